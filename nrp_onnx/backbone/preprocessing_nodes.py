@@ -1,0 +1,115 @@
+"""The preprocessing as ONNX nodes: the only implementation, in extraction and in what is shipped."""
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.tape import Tape
+
+from nrp_onnx.backbone.preprocessing import RESAMPLE, Preprocessing
+from nrp_onnx.errors import OptionError
+
+_DTYPES = {"float32": ir.DataType.FLOAT, "float16": ir.DataType.FLOAT16}
+
+
+def append_preprocessing(tape: Tape, images: ir.Value, spec: Preprocessing) -> ir.Value:
+    """Nodes from images to the backbone's input.
+
+    Args:
+        images: uint8 RGB, shape (batch, height, width, 3), values 0 to 255, any height and width.
+        spec: with size, layout and dtype filled in.
+
+    Returns:
+        A value of the spec's dtype, layout and size.
+    """
+    x = tape.op("Cast", [images], {"to": ir.DataType.FLOAT})
+    x = tape.op("Transpose", [x], {"perm": [0, 3, 1, 2]})
+    x = _resize(tape, x, spec)
+    if spec.crop_size is not None:
+        x = _center_crop(tape, x, spec.crop_size)
+    # ((v * rescale) - mean) / std as one product and one sum: per channel, in the order R, G, B.
+    std = np.array(spec.image_std, np.float64)
+    scale = np.float32(spec.rescale_factor / std).reshape(1, 3, 1, 1)
+    offset = np.float32(-np.array(spec.image_mean) / std).reshape(1, 3, 1, 1)
+    if np.any(scale != 1):
+        x = tape.op("Mul", [x, _constant(tape, scale)])
+    if np.any(offset != 0):
+        x = tape.op("Add", [x, _constant(tape, offset)])
+    if spec.channel_order == "BGR":
+        x = tape.op("Gather", [x, _constant(tape, np.array([2, 1, 0]))], {"axis": 1})
+    if spec.layout == "NHWC":
+        x = tape.op("Transpose", [x], {"perm": [0, 2, 3, 1]})
+    if spec.dtype == "float16":
+        x = tape.op("Cast", [x], {"to": _DTYPES["float16"]})
+    return x
+
+
+def check_fits(
+    spec: Preprocessing, height: int | None, width: int | None, layout: str, dtype: str, where: object
+) -> None:
+    """Refuse a spec whose result is not what the backbone takes.
+
+    Raises:
+        OptionError: if the size is open, or size, layout or dtype differ from the model's input.
+    """
+    if spec.size is None:
+        raise OptionError(
+            "the model leaves its image size open and the preprocessing names none",
+            where=where,
+            expected='a size, such as {"size": {"height": 224, "width": 224}}',
+            fix="Give a JSON file with --preprocess.",
+        )
+    if isinstance(spec.size, int) and spec.crop_size is None:
+        raise OptionError(
+            "the preprocessing gives images of unequal shape",
+            where=where,
+            expected="a crop_size beside shortest_edge",
+            found=spec.size,
+        )
+    given = spec.crop_size or spec.size
+    if any(want is not None and want != have for want, have in zip((height, width), given, strict=True)):  # type: ignore[arg-type]
+        raise OptionError(
+            "the preprocessing does not give the model's image size",
+            where=where,
+            expected=f"{height} x {width}",
+            found=" x ".join(map(str, given)),  # type: ignore[arg-type]
+        )
+    if (spec.layout, spec.dtype) != (layout, dtype):
+        raise OptionError(
+            "the preprocessing does not give what the model takes",
+            where=where,
+            expected=f"{layout} {dtype}",
+            found=f"{spec.layout} {spec.dtype}",
+        )
+
+
+def _constant(tape: Tape, array: np.ndarray) -> ir.Value:
+    return tape.op("Constant", [], {"value": ir.tensor(array)})
+
+
+def _resize(tape: Tape, x: ir.Value, spec: Preprocessing) -> ir.Value:
+    edge = spec.size if isinstance(spec.size, int) else None
+    size = (edge, edge) if edge is not None else spec.size
+    mode = RESAMPLE[spec.resample]
+    attributes: dict[str, object] = {
+        "axes": [2, 3],
+        "mode": mode,
+        "coordinate_transformation_mode": "half_pixel",
+        "keep_aspect_ratio_policy": "stretch" if edge is None else "not_smaller",
+    }
+    if mode == "nearest":
+        attributes["nearest_mode"] = "floor"
+    else:
+        attributes["antialias"] = 1
+    if mode == "cubic":
+        attributes["cubic_coeff_a"] = -0.5  # Pillow's bicubic
+    sizes = _constant(tape, np.array(size, np.int64))
+    return tape.op("Resize", [x, None, None, sizes], attributes)  # type: ignore[arg-type]
+
+
+def _center_crop(tape: Tape, x: ir.Value, crop: tuple[int, int]) -> ir.Value:
+    """Cut (height, width) from the centre; the image is at least as large."""
+    size = tape.op("Shape", [x], {"start": 2, "end": 4})
+    crop_value = _constant(tape, np.array(crop, np.int64))
+    margin = tape.op("Sub", [size, crop_value])
+    start = tape.op("Div", [margin, _constant(tape, np.array([2, 2], np.int64))])
+    end = tape.op("Add", [start, crop_value])
+    return tape.op("Slice", [x, start, end, _constant(tape, np.array([2, 3], np.int64))])
