@@ -1,0 +1,1 @@
+"""How brain-like is an image model? The NRP-error of ONNX backbones on neural recordings."""
