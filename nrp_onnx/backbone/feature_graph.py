@@ -97,7 +97,10 @@ def build_feature_graph(
 
     The input is `IMAGES`; the outputs have the layers' names and the shape (batch, n_features).
     """
-    model = ir.from_proto(backbone.proto)
+    # A copy: renaming the initialisers below writes through to the protobuf they came from.
+    proto = onnx.ModelProto()
+    proto.CopyFrom(backbone.proto)
+    model = ir.from_proto(proto)
     graph = model.graph
     tensors = _values(model)
     asked = [tensors[feature.layer.tensor] for feature in features]

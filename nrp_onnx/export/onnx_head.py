@@ -1,0 +1,107 @@
+"""The head as ONNX: on activations (head.onnx) and on images (predictor.onnx)."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx_ir.tape import Tape
+
+from nrp_onnx.backbone.feature_graph import Feature, to_checked_proto
+from nrp_onnx.errors import OutputError
+from nrp_onnx.export.folded_head import FoldedHead
+from nrp_onnx.files import whole_file
+
+RATES = "rates"
+SITES_KEY, UNITS_KEY, SCORES_KEY = "nrp_onnx.sites", "nrp_onnx.units", "nrp_onnx.scores"
+_PROTOBUF_LIMIT = 2**31 - 1
+
+
+def head_model(head: FoldedHead, features: Sequence[Feature], facts: dict[str, Any]) -> onnx.ModelProto:
+    """Activations (batch, n_features), one input a layer under its name -> rates (batch, n_sites)."""
+    inputs = [
+        ir.Value(
+            name=feature.layer.name,
+            shape=ir.Shape(["batch", feature.n_features]),
+            type=ir.TensorType(ir.DataType.FLOAT),
+        )
+        for feature in features
+    ]
+    graph = ir.Graph(inputs, [], nodes=[], opset_imports={"": 18}, name="nrp_onnx_head")
+    _append_head(graph, inputs, head, "batch")
+    return _finished(ir.Model(graph, ir_version=8, producer_name="nrp_onnx"), facts, "head")
+
+
+def predictor_model(
+    head: FoldedHead, feature_graph: ir.Model, facts: dict[str, Any]
+) -> onnx.ModelProto:
+    """Images, uint8 RGB (batch, H, W, 3) -> rates (batch, n_sites).
+
+    Args:
+        feature_graph: with the head's layers as outputs, in its order; it is used up.
+    """
+    graph = feature_graph.graph
+    features = list(graph.outputs)
+    batch = graph.inputs[0].shape[0]  # type: ignore[index]
+    graph.outputs.clear()
+    _append_head(graph, features, head, batch if isinstance(batch, int) else "batch")
+    graph.name = "nrp_onnx_predictor"
+    return _finished(feature_graph, facts, "predictor")
+
+
+def save_model(proto: onnx.ModelProto, path: Path) -> None:
+    """Write a model to one file, whole or not at all.
+
+    Raises:
+        OutputError: if it is too large for one file.
+    """
+    if proto.ByteSize() > _PROTOBUF_LIMIT:
+        raise OutputError(
+            "the model is too large for one ONNX file",
+            where=path,
+            expected="at most 2 GiB",
+            found=f"{proto.ByteSize()} bytes",
+            fix="Choose a smaller reduction with --reduce.",
+        )
+    with whole_file(path) as part:
+        onnx.save(proto, part)
+
+
+def _append_head(
+    graph: ir.Graph, inputs: Sequence[ir.Value], head: FoldedHead, batch: int | str
+) -> None:
+    tape = Tape()
+
+    def dense(x: ir.Value, name: str, weights: tuple[np.ndarray, np.ndarray]) -> ir.Value:
+        values = []
+        for part, array in zip(("weight", "bias"), weights, strict=True):
+            tensor = ir.tensor(array.astype(np.float32), name=f"nrp/{name}.{part}")
+            values.append(ir.Value(name=tensor.name, const_value=tensor))
+            values[-1].shape, values[-1].type = ir.Shape(array.shape), ir.TensorType(tensor.dtype)
+            graph.register_initializer(values[-1])
+        return tape.op("Gemm", [x, *values], {"transB": 1}, name=f"nrp/{name}")
+
+    local = [
+        tape.op("Relu", [dense(x, f"l1.{place}", weights)])
+        for place, (x, weights) in enumerate(zip(inputs, head.l1, strict=True))
+    ]
+    joined = tape.op("Concat", local, {"axis": 1})
+    rates = dense(tape.op("Relu", [dense(joined, "l2", head.l2)]), "out", head.out)
+    rates.name = RATES
+    rates.shape = ir.Shape([batch, len(head.out[1])])
+    rates.type = ir.TensorType(ir.DataType.FLOAT)
+    for place, node in enumerate(tape.nodes):
+        node.name = node.name or f"nrp/node_{place}"
+        for output in node.outputs:
+            output.name = output.name or f"nrp/value_{place}"
+    graph.extend(list(tape.nodes))
+    graph.outputs.append(rates)
+
+
+def _finished(model: ir.Model, facts: dict[str, Any], what: str) -> onnx.ModelProto:
+    for key, value in facts.items():
+        model.metadata_props[key] = value if isinstance(value, str) else json.dumps(value)
+    return to_checked_proto(model, what)

@@ -1,0 +1,66 @@
+"""Results as tables for a terminal."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from nrp_onnx.backbone.layer_table import Layer
+
+_NAMES = {"mean": "mean response", "ols": "least squares", "ridge": "ridge", "pls": "PLS-25"}
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def score_table(result: dict[str, Any]) -> Table:
+    """Every predictor of every region: MAE with its interval, R2, r; SIMULATED where it is."""
+    recordings = result["recordings"]
+    simulated = "  SIMULATED" if recordings["simulated"] else ""
+    table = Table(
+        title=f"{result['model']['file']} on {recordings['name']}{simulated}",
+        caption=f"MAE in {result['units']}; {result['protocol']['folds']}-fold, held-out images; "
+        "[95 % interval] over images and sites; R2 and r: median over sites",
+    )
+    for heading in ("region", "predictor"):
+        table.add_column(heading)
+    for heading in ("MAE", "95 %", "R2", "r"):
+        table.add_column(heading, justify="right")
+    for region, found in result["regions"].items():
+        for name, numbers in found["predictors"].items():
+            low, high = numbers["mae_ci95"]
+            table.add_row(
+                f"{region} ({found['n_sites']} sites)" if name == "mean" else "",
+                "NRP head" if name == "nrp" else _NAMES[name],
+                _number(numbers["mae"]),
+                f"{low:.3f} to {high:.3f}",
+                _number(numbers["r2"]),
+                _number(numbers["pearson_r"]),
+                style="bold" if name == "nrp" else None,
+            )
+        table.add_row("", "noise floor", _number(found["noise_floor"]), "", "", "", style="dim")
+        table.add_section()
+    table.add_row("all", "NRP-error", _number(result["nrp_error"]), "", "", "", style="bold")
+    return table
+
+
+def layers_table(layers: list[Layer]) -> Table:
+    """The layers of a backbone, with what an image costs in each (float32)."""
+    table = Table()
+    for heading in ("layer", "op", "shape", "layout"):
+        table.add_column(heading)
+    table.add_column("bytes an image", justify="right")
+    for layer in layers:
+        shape = "?" if layer.shape is None else " x ".join(map(str, layer.shape))
+        size = "?" if layer.n_features is None else f"{4 * layer.n_features:,}"
+        table.add_row(layer.name, layer.op, shape, layer.layout or "?", size)
+    return table
+
+
+def print_table(table: Table) -> None:
+    """Print to stdout; as wide as it needs to be where stdout is no terminal."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=140)
+    console.print(table)

@@ -1,0 +1,153 @@
+"""Fits every predictor on each training fold and predicts the held-out images, once each."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from nrp_onnx.predictor.baselines import BASELINES, fit_predict
+from nrp_onnx.predictor.basis import Basis, fit_basis, gram
+from nrp_onnx.predictor.search import SearchSpace, search_head
+from nrp_onnx.predictor.training import TrainedHead
+from nrp_onnx.progress import progress_bar
+from nrp_onnx.recordings import Recordings
+from nrp_onnx.scoring.splits import Fold
+
+PREDICTORS = (*BASELINES, "nrp")
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """From recorded units to those of the score and back: (rate - offset) / scale, per site."""
+
+    offset: np.ndarray
+    scale: np.ndarray
+
+
+@dataclass(frozen=True)
+class FittedFold:
+    """What is needed to export the head of a fold."""
+
+    head: TrainedHead
+    bases: list[Basis]
+    offset: np.ndarray
+    scale: np.ndarray
+
+
+@dataclass(frozen=True)
+class Fits:
+    """Held-out predictions of all images.
+
+    Attributes:
+        predictions: for each predictor float64 (n_stimuli, n_sites), in recorded units.
+        scales: float64 (n_stimuli, n_sites): errors are divided by these to be in score units.
+        first: the fold that is exported.
+        trials: one record a trained head.
+        best: the chosen config of each fold.
+    """
+
+    predictions: dict[str, np.ndarray]
+    scales: np.ndarray
+    first: FittedFold
+    trials: list[dict[str, Any]]
+    best: list[dict[str, Any]]
+
+
+def site_scaling(rates: np.ndarray, normalise: str) -> Scaling:
+    """Offset and scale of each site from its training responses (n_train, n_sites).
+
+    ``zscore`` divides by each site's standard deviation. ``none`` leaves the units; the head is
+    still trained on rates less their mean over one common scale, which changes no error's rank.
+    """
+    offset = np.nanmean(rates, axis=0)
+    deviation = np.nanstd(rates, axis=0)
+    if normalise == "zscore":
+        scale = np.where(deviation > 0, deviation, 1.0)
+    else:
+        common = float(np.sqrt(np.mean(deviation**2)))
+        scale = np.full_like(deviation, common or 1.0)
+    return Scaling(offset, scale)
+
+
+def fit_folds(
+    activations: Sequence[np.ndarray],
+    layer_names: Sequence[str],
+    recordings: Recordings,
+    folds: Sequence[Fold],
+    space: SearchSpace,
+    normalise: str,
+    seed: int,
+) -> Fits:
+    """Fit baselines and NRP heads on each fold.
+
+    Args:
+        activations: float32 (n_stimuli, D) for each layer, in the order of the stimuli.
+        normalise: ``zscore`` or ``none``.
+    """
+    rates = recordings.averages
+    region_of = np.array(recordings.regions)
+    regions = [
+        torch.from_numpy(np.flatnonzero(region_of == name)) for name in recordings.region_names
+    ]
+    grams = [gram(x) for x in activations]
+    predictions = {name: np.full(rates.shape, np.nan) for name in PREDICTORS}
+    scales = np.full(rates.shape, np.nan)
+    trials, best, first = [], [], None
+    n_trials = len(folds) * len(space.configs(len(activations)))
+    with progress_bar("Training NRP heads", n_trials) as advance:
+        for number, fold in enumerate(folds):
+            train, test = fold.train, fold.test
+            scaling = site_scaling(rates[train], normalise)
+            scales[test] = scaling.scale if normalise == "zscore" else 1.0
+            targets = (rates - scaling.offset) / scaling.scale
+
+            def restore(predicted: np.ndarray, scaling: Scaling = scaling) -> np.ndarray:
+                return predicted * scaling.scale + scaling.offset
+
+            bases = [fit_basis(x, k, train) for x, k in zip(activations, grams, strict=True)]
+            joined = np.hstack([basis.coordinates for basis in bases])
+            x = fit_basis(joined, gram(joined), train).coordinates.astype(np.float64)
+            for name, baseline in BASELINES.items():
+                predictions[name][test] = restore(
+                    fit_predict(baseline, x[train], targets[train], x[test])
+                )
+            found = search_head(
+                space,
+                [torch.from_numpy(basis.coordinates) for basis in bases],
+                torch.from_numpy(targets.astype(np.float32)),
+                torch.from_numpy(fold.fit),
+                torch.from_numpy(fold.validation),
+                regions,
+                seed + number,
+                advance,
+            )
+            chosen = found[0]
+            used = [torch.from_numpy(bases[i].coordinates[test]) for i in chosen.config.layers]
+            with torch.no_grad():
+                predictions["nrp"][test] = restore(chosen.head(used).double().numpy())
+            records = [_record(number, trial, layer_names) for trial in found]
+            trials += records
+            best.append(records[0])
+            if first is None:
+                first = FittedFold(
+                    chosen,
+                    [bases[i] for i in chosen.config.layers],
+                    scaling.offset,
+                    scaling.scale,
+                )
+    assert first is not None
+    return Fits(predictions, scales, first, trials, best)
+
+
+def _record(fold: int, trial: TrainedHead, layer_names: Sequence[str]) -> dict[str, Any]:
+    return {
+        "fold": fold,
+        "layers": [layer_names[place] for place in trial.config.layers],
+        "l1": trial.config.l1,
+        "l2": trial.config.l2,
+        "learning_rate": trial.config.learning_rate,
+        "validation_mae": trial.validation_mae,
+        "epochs": trial.epochs,
+    }

@@ -1,0 +1,70 @@
+"""The NRP-error and what stands beside it, with its uncertainty."""
+
+import warnings
+
+import numpy as np
+
+
+def mean_absolute_error(errors: np.ndarray) -> float:
+    """Mean of |predicted - recorded|, float array (n_images, n_sites), NaN = not recorded."""
+    return float(np.nanmean(np.abs(errors)))
+
+
+def bootstrap_interval(
+    errors: np.ndarray, seed: int, n_resamples: int = 2000, level: float = 0.95
+) -> tuple[float, float]:
+    """Percentile interval of the mean absolute error over resampled images and sites.
+
+    Both images and sites are drawn with replacement, independently (a two-way, or pigeonhole,
+    bootstrap: Owen 2007), since the score is to hold for other images and other sites.
+
+    Args:
+        errors: float array (n_images, n_sites), NaN = not recorded.
+    """
+    rng = np.random.default_rng(seed)
+    n_images, n_sites = errors.shape
+    there = (~np.isnan(errors)).astype(np.float64)
+    absolute = np.nan_to_num(np.abs(errors))
+    images = rng.multinomial(n_images, np.full(n_images, 1 / n_images), n_resamples)
+    sites = rng.multinomial(n_sites, np.full(n_sites, 1 / n_sites), n_resamples)
+    sums = ((images @ absolute) * sites).sum(axis=1)
+    counts = ((images @ there) * sites).sum(axis=1)
+    tail = (1 - level) / 2
+    low, high = np.quantile(sums / np.maximum(counts, 1), [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def median_r2(predicted: np.ndarray, recorded: np.ndarray) -> float | None:
+    """Median over sites of 1 - SS_res / SS_tot on the held-out images; None if undefined."""
+    total = (recorded - np.nanmean(recorded, axis=0)) ** 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        r2 = 1 - np.nansum((predicted - recorded) ** 2, axis=0) / np.nansum(total, axis=0)
+    return _median(r2)
+
+
+def median_pearson_r(
+    predicted: np.ndarray, recorded: np.ndarray, folds: list[np.ndarray]
+) -> float | None:
+    """Median over sites of Pearson's r, which is taken within each fold and averaged over folds.
+
+    Within folds, since each has a predictor of its own: across folds, even the mean of the training
+    responses varies with what is held out. None where a predictor is constant.
+    """
+    per_fold = []
+    for test in folds:
+        p = np.where(np.isnan(recorded[test]), np.nan, predicted[test])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            p = p - np.nanmean(p, axis=0)
+            y = recorded[test] - np.nanmean(recorded[test], axis=0)
+            norms = np.nansum(p**2, axis=0) * np.nansum(y**2, axis=0)
+            # What is left of a constant after rounding is no variance.
+            norms = np.where(np.nanstd(p, axis=0) > 1e-9, norms, np.nan)
+            per_fold.append(np.nansum(p * y, axis=0) / np.sqrt(norms))
+    return _median(np.mean(per_fold, axis=0))
+
+
+def _median(values: np.ndarray) -> float | None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of a slice with NaN only
+        median = float(np.nanmedian(np.where(np.isfinite(values), values, np.nan)))
+    return None if np.isnan(median) else median

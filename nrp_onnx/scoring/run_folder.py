@@ -1,0 +1,66 @@
+"""The output folder: it holds one run, and says which."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from nrp_onnx.errors import OutputError
+from nrp_onnx.files import sha256_of_json, write_json
+
+RUN_FILE, RESULT_FILE = "run.json", "result.json"
+FINISHED = (RESULT_FILE, "head.onnx", "predictor.onnx", "predictions.parquet")
+
+
+def claim_folder(folder: Path, settings: dict[str, Any], overwrite: bool) -> dict[str, Any] | None:
+    """Take a folder for a run; the result if it holds this very run, finished.
+
+    Args:
+        settings: all that decides the result, as JSON.
+        overwrite: take the place of another run; activations that still fit are kept.
+
+    Raises:
+        OutputError: if the folder holds another run, or something else.
+    """
+    run_path = folder / RUN_FILE
+    if folder.exists() and not folder.is_dir():
+        raise OutputError("this is no folder", where=folder, fix="Choose another one with -o.")
+    if run_path.is_file():
+        try:
+            held = json.loads(run_path.read_text(encoding="utf-8"))
+        except ValueError:
+            held = {}
+        if held == settings and not overwrite:
+            if all((folder / name).is_file() for name in FINISHED):
+                result: dict[str, Any] = json.loads((folder / RESULT_FILE).read_text("utf-8"))
+                return result
+        elif not overwrite:
+            differ = [key for key in settings if held.get(key) != settings[key]]
+            raise OutputError(
+                "the folder holds another run",
+                where=folder,
+                expected=", ".join(f"{key} {_short(settings[key])}" for key in differ),
+                found=", ".join(f"{key} {_short(held.get(key))}" for key in differ),
+                fix="Choose another folder with -o, or pass --overwrite.",
+            )
+    elif folder.is_dir() and any(folder.iterdir()):
+        raise OutputError(
+            "the folder holds something else than a run",
+            where=folder,
+            expected="a new or empty folder, or one of this command",
+            fix="Choose another one with -o.",
+        )
+    # Nothing may look finished until it is.
+    for name in FINISHED:
+        (folder / name).unlink(missing_ok=True)
+    write_json(run_path, settings)
+    return None
+
+
+def run_fingerprint(settings: dict[str, Any]) -> str:
+    """SHA-256 of what decides the result of a run."""
+    return sha256_of_json(settings)
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else text[:12] + "..."
