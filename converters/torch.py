@@ -1,6 +1,8 @@
 """PyTorch: any ``nn.Module`` to an ONNX backbone with every module's output exposed by its path."""
 
 import json
+import logging
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,7 +59,7 @@ class _Exposed(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         made: list[tuple[str, str, Tensor]] = []
-        with _listening(self.module, x.shape[0], made):
+        with _listening(self.module, made):
             output = self.module(x)
         if not isinstance(output, Tensor):
             output = next(iter(output.values() if isinstance(output, dict) else output))
@@ -72,9 +74,7 @@ class _Exposed(nn.Module):
 
 
 @contextmanager
-def _listening(
-    module: nn.Module, batch: Any, made: list[tuple[str, str, Tensor]]
-) -> Iterator[None]:
+def _listening(module: nn.Module, made: list[tuple[str, str, Tensor]]) -> Iterator[None]:
     """While the block runs, append (path, class, output) for each call of a module inside."""
 
     def listen(path: str) -> Any:
@@ -120,7 +120,7 @@ def convert(
     try:
         # Two images: a batch of one would be taken for a constant.
         example = torch.cat([example_input[:1]] * 2)
-        with torch.no_grad():
+        with torch.no_grad(), _quiet_exporter():
             outputs = exposed(example)
             names, ops = list(exposed.names), list(exposed.ops)
             program = torch.onnx.export(
@@ -172,6 +172,20 @@ def convert(
     }
     onnx.helper.set_model_props(proto, metadata)
     return ConvertedModel(proto, layers)
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Keep the exporter's remarks on packages that it does not need off the user's screen."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _tensor_names(names: list[str]) -> list[str]:

@@ -10,7 +10,7 @@ import torch
 from nrp_onnx.predictor.baselines import BASELINES, fit_predict
 from nrp_onnx.predictor.basis import Basis, fit_basis, gram
 from nrp_onnx.predictor.search import SearchSpace, search_head
-from nrp_onnx.predictor.training import TrainedHead
+from nrp_onnx.predictor.training import TrainedHead, one_torch_thread
 from nrp_onnx.progress import progress_bar
 from nrp_onnx.recordings import Recordings
 from nrp_onnx.scoring.splits import Fold
@@ -96,7 +96,7 @@ def fit_folds(
     scales = np.full(rates.shape, np.nan)
     trials, best, first = [], [], None
     n_trials = len(folds) * len(space.configs(len(activations)))
-    with progress_bar("Training NRP heads", n_trials) as advance:
+    with one_torch_thread(), progress_bar("Training NRP heads", n_trials) as advance:
         for number, fold in enumerate(folds):
             train, test = fold.train, fold.test
             scaling = site_scaling(rates[train], normalise)

@@ -79,7 +79,7 @@ def score(
             recordings.
 
     Returns:
-        The content of result.json.
+        The content of result.json, and ``folder``, where the files are.
 
     Raises:
         NrpOnnxError: for anything that is wrong with what was given.
@@ -116,7 +116,7 @@ def score(
     held = claim_folder(folder, settings, options.overwrite)
     if held is not None:
         notes.say(f"{folder} holds this very run, finished: nothing is computed again")
-        return held
+        return {**held, "folder": str(folder)}
 
     with _timed(timings, "extraction_s"):
         extraction = extract_activations(
@@ -199,7 +199,7 @@ def score(
         "timings": timings,
     }
     write_json(folder / RESULT_FILE, result)
-    return result
+    return {**result, "folder": str(folder)}
 
 
 @contextmanager

@@ -81,7 +81,7 @@ def run_demo(out: Path, choice: str) -> dict[str, dict[str, Any]]:
             preprocessing=PRESETS["tf"],
             source={"name": f"demo CNN, {name}", "seed": _SEED},
         ).save(path)
-        options = ScoreOptions(search="quick", overwrite=True)
+        options = ScoreOptions(reduce="avgpool:2", search="quick", overwrite=True)
         results[name] = score(path, recordings, out / name, options)
         print_table(score_table(results[name]))
     better = results["untrained"]["nrp_error"] - results["trained"]["nrp_error"]

@@ -1,0 +1,148 @@
+"""Preprocessing nodes against Pillow, reductions against PyTorch, layers as users see them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from nrp_onnx.backbone.feature_graph import Feature, build_feature_graph, to_checked_proto
+from nrp_onnx.backbone.model import load_backbone
+from nrp_onnx.backbone.preprocessing import PRESETS, Preprocessing, preprocessing_from_json
+from nrp_onnx.backbone.reductions import Reduction
+from nrp_onnx.backbone.selection import auto_layers
+from tests.conftest import assert_user_error, nrp_onnx
+
+
+def run_graph(path: Path, spec: Preprocessing, name: str, reduction: Reduction, images: np.ndarray):
+    backbone = load_backbone(path)
+    (layer,) = [layer for layer in backbone.layers if layer.name == name]
+    given = backbone.input
+    spec = spec.for_input(given.height, given.width, given.layout, given.dtype)
+    proto = to_checked_proto(
+        build_feature_graph(backbone, spec, [Feature(layer, reduction)]), "graph"
+    )
+    assert [output.name for output in proto.graph.output] == [name]
+    session = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {"images": images})[0]
+
+
+@pytest.fixture
+def identity(tmp_path: Path) -> Path:
+    """A backbone that returns its input, 24 x 24, so that preprocessing can be read off."""
+    node = onnx.helper.make_node("Mul", ["x", "one"], ["y"])
+    one = onnx.numpy_helper.from_array(np.ones(1, np.float32), "one")
+    x, y = (
+        onnx.helper.make_tensor_value_info(name, 1, ["batch", 3, 24, 24]) for name in ("x", "y")
+    )
+    graph = onnx.helper.make_graph([node], "identity", [x], [y], [one])
+    path = tmp_path / "identity.onnx"
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)]), path)
+    return path
+
+
+@pytest.mark.parametrize("size", [(24, 24), (60, 37), (12, 20)])
+def test_raw_preprocessing_resizes_like_pillow(identity: Path, size: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    expected = Image.fromarray(pixels).resize((24, 24), Image.Resampling.BILINEAR)
+    found = run_graph(identity, PRESETS["raw"], "y", Reduction("none"), pixels[None])
+    found = found.reshape(3, 24, 24).transpose(1, 2, 0)
+    assert np.abs(found - np.asarray(expected, np.float32)).max() <= 1.0  # Pillow rounds
+
+
+@pytest.mark.parametrize("preset", ["imagenet", "tf", "caffe"])
+def test_presets_follow_their_formulas(identity: Path, preset: str) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (1, 24, 24, 3), dtype=np.uint8)
+    x = pixels.astype(np.float64).transpose(0, 3, 1, 2)
+    column = lambda values: np.array(values).reshape(1, 3, 1, 1)  # noqa: E731
+    expected = {
+        "imagenet": (x / 255 - column([0.485, 0.456, 0.406])) / column([0.229, 0.224, 0.225]),
+        "tf": x / 127.5 - 1,
+        "caffe": x[:, ::-1] - column([103.939, 116.779, 123.68]),
+    }[preset]
+    found = run_graph(identity, PRESETS[preset], "y", Reduction("none"), pixels)
+    np.testing.assert_allclose(found, expected.reshape(1, -1), atol=2e-4)
+
+
+def test_shortest_edge_and_centre_crop(identity: Path) -> None:
+    spec = preprocessing_from_json(
+        {"size": {"shortest_edge": 48}, "do_center_crop": True, "do_rescale": False,
+         "crop_size": {"height": 24, "width": 24}, "do_normalize": False}, "test",
+    )  # fmt: skip
+    pixels = np.random.default_rng(2).integers(0, 256, (48, 96, 3), dtype=np.uint8)
+    found = run_graph(identity, spec, "y", Reduction("none"), pixels[None])
+    expected = pixels[12:36, 36:60].transpose(2, 0, 1).reshape(1, -1)
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 5, 40])
+def test_average_pooling_is_adaptive_as_in_pytorch(identity: Path, k: int) -> None:
+    pixels = np.random.default_rng(3).integers(0, 256, (2, 24, 24, 3), dtype=np.uint8)
+    found = run_graph(identity, PRESETS["raw"], "y", Reduction("avgpool", k), pixels)
+    x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float()
+    expected = nn.functional.adaptive_avg_pool2d(x, min(k, 24)).flatten(1)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_mean_is_over_positions(identity: Path) -> None:
+    pixels = np.random.default_rng(4).integers(0, 256, (2, 24, 24, 3), dtype=np.uint8)
+    found = run_graph(identity, PRESETS["raw"], "y", Reduction("mean"), pixels)
+    np.testing.assert_allclose(found, pixels.mean(axis=(1, 2)), rtol=1e-5)
+
+
+def test_layers_of_a_network_are_those_of_pytorch(
+    network: nn.Sequential, model_path: Path
+) -> None:
+    pixels = np.random.default_rng(5).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+    for depth, child in enumerate(network):
+        x = child(x)
+        found = run_graph(model_path, PRESETS["tf"], str(depth), Reduction("none"), pixels)
+        np.testing.assert_allclose(found, x.detach().flatten(1), atol=1e-4)
+
+
+def test_auto_spreads_over_depth_and_leaves_out_the_scores(model_path: Path) -> None:
+    names = [layer.name for layer in auto_layers(load_backbone(model_path))]
+    assert "5" not in names  # the classifier
+    assert names == sorted(names)
+    assert {"1", "3"} <= set(names)
+
+
+@pytest.mark.parametrize(
+    "name",
+    "bvlc_alexnet densenet121 inception_v1 inception_v2 resnet50 shufflenet squeezenet vgg19 "
+    "zfnet512".split(),
+)
+def test_published_graphs_have_layers(name: str) -> None:
+    folder = Path(onnx.__file__).parent / "backend/test/data/light"
+    backbone = load_backbone(folder / f"light_{name}.onnx")
+    assert backbone.input.batch == 1
+    chosen = auto_layers(backbone)
+    assert 4 <= len(chosen) <= 5
+    assert all(layer.shape and layer.n_features != 1000 for layer in chosen)
+    assert [layer.depth for layer in chosen] == sorted(layer.depth for layer in chosen)
+
+
+def test_layers_command(model_path: Path) -> None:
+    run = nrp_onnx("layers", model_path, "--json")
+    assert run.returncode == 0, run.stderr
+    rows = json.loads(run.stdout)
+    assert [row["name"] for row in rows] == ["0", "1", "2", "3", "4", "5"]
+    assert rows[0]["shape"] == [8, 16, 16]
+    assert rows[0]["bytes"] == 8 * 16 * 16 * 4
+    table = nrp_onnx("layers", model_path)
+    assert "8 x 16 x 16" in table.stdout
+    assert "8,192" in table.stdout
+
+
+def test_a_model_without_an_image_input_is_refused(tmp_path: Path) -> None:
+    x, y = (onnx.helper.make_tensor_value_info(name, 1, ["batch", 7]) for name in "xy")
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "g", [x], [y])
+    onnx.save(onnx.helper.make_model(graph), tmp_path / "vector.onnx")
+    run = nrp_onnx("layers", tmp_path / "vector.onnx")
+    assert_user_error(run, "vector.onnx", "no single image input", "(batch, 3, H, W)", "[batch,7]")

@@ -1,0 +1,206 @@
+"""The main job, through the command line."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.conftest import assert_user_error, nrp_onnx
+
+
+@pytest.fixture(scope="module")
+def run_folder(
+    model_path: Path, recordings_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    out = tmp_path_factory.mktemp("run") / "out"
+    run = nrp_onnx(
+        "score", model_path, "--recordings", recordings_folder, "-o", out, "--search", "quick",
+        "--json",
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout)["nrp_error"] > 0
+    assert "--layers auto" in run.stderr
+    assert "--normalise zscore" in run.stderr
+    return out
+
+
+def test_result_has_the_documented_keys(run_folder: Path) -> None:
+    result = json.loads((run_folder / "result.json").read_text())
+    region = result["regions"]["V4"]
+    assert region["n_sites"] == 6
+    assert set(region["predictors"]) == {"mean", "ols", "ridge", "pls", "nrp"}
+    low, high = region["nrp_error"]["ci95"]
+    assert low < region["nrp_error"]["value"] < high
+    assert region["noise_floor"] > 0
+    assert set(result["model"]) >= {"sha256", "n_parameters", "layers"}
+    assert set(result["recordings"]) >= {"name", "simulated", "n_stimuli", "fingerprint"}
+    assert set(result) >= {
+        "schema_version", "nrp_error", "protocol", "search", "provider", "versions", "timings"
+    }  # fmt: skip
+    assert result["provider"] == "CPUExecutionProvider"
+    assert len(result["search"]["best"]) == 5
+
+
+def test_errors_are_those_of_the_stored_predictions(run_folder: Path) -> None:
+    """The reported MAE is recomputed from predictions.parquet with z-scores of the training part."""
+    table = pd.read_parquet(run_folder / "predictions.parquet")
+    result = json.loads((run_folder / "result.json").read_text())
+    recorded, fold = np.stack(table["recorded"].to_list()), table["fold"].to_numpy()
+    assert sorted(np.bincount(fold)) == [8] * 5
+    for name, reported in result["regions"]["V4"]["predictors"].items():
+        predicted = np.stack(table[name].to_list())
+        errors = []
+        for k in range(5):
+            deviation = recorded[fold != k].std(axis=0)
+            errors.append(np.abs(predicted - recorded)[fold == k] / deviation)
+        assert np.concatenate(errors).mean() == pytest.approx(reported["mae"], rel=1e-5)
+    mean = np.stack(table["mean"].to_list())
+    np.testing.assert_allclose(mean[fold == 0][0], recorded[fold != 0].mean(axis=0), rtol=1e-5)
+
+
+def test_predictor_runs_with_onnxruntime_and_numpy_alone(
+    run_folder: Path, recordings_folder: Path, tmp_path: Path
+) -> None:
+    table = pd.read_parquet(run_folder / "predictions.parquet")
+    held_out = table[table["fold"] == 0]
+    names = pd.read_csv(recordings_folder / "stimuli.csv").set_index("stimulus_id")["filename"]
+    from PIL import Image
+
+    paths = [recordings_folder / "stimuli" / names[name] for name in held_out["stimulus_id"]]
+    np.save(tmp_path / "images.npy", np.stack([np.asarray(Image.open(path)) for path in paths]))
+    code = (
+        "import sys, numpy as np, onnxruntime as ort\n"
+        "session = ort.InferenceSession(sys.argv[1], providers=['CPUExecutionProvider'])\n"
+        "rates = session.run(None, {'images': np.load(sys.argv[2])})[0]\n"
+        "assert 'torch' not in sys.modules and 'nrp_onnx' not in sys.modules\n"
+        "np.save(sys.argv[3], rates)\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code, run_folder / "predictor.onnx", tmp_path / "images.npy",
+         tmp_path / "rates.npy"], check=True,
+    )  # fmt: skip
+    scored = np.stack(held_out["nrp"].to_list())
+    deviation = np.stack(table["recorded"].to_list()).std(axis=0)
+    assert np.abs((np.load(tmp_path / "rates.npy") - scored) / deviation).max() < 1e-3
+
+    run = nrp_onnx("predict", run_folder / "predictor.onnx", *paths, "-o", tmp_path / "r.parquet")
+    assert run.returncode == 0, run.stderr
+    rates = pd.read_parquet(tmp_path / "r.parquet")
+    assert list(rates.columns) == ["image", *(f"V4_{i:03d}" for i in range(6))]
+    np.testing.assert_allclose(rates.iloc[:, 1:], scored, atol=1e-3)
+
+
+def test_a_second_run_does_nothing_again(
+    run_folder: Path, model_path: Path, recordings_folder: Path
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in run_folder.rglob("*.parquet")}
+    given = ("score", model_path, "--recordings", recordings_folder, "-o", run_folder)
+    run = nrp_onnx(*given, "--search", "quick")
+    assert run.returncode == 0
+    assert "nothing is computed again" in run.stderr
+    assert "NRP head" in run.stdout
+    again = nrp_onnx(*given, "--search", "quick", "--overwrite")
+    assert "nothing is extracted" in again.stderr
+    for path in run_folder.glob("activations/*.parquet"):
+        assert path.stat().st_mtime_ns == before[path]
+    assert_user_error(nrp_onnx(*given, "--search", "paper"), run_folder, "another run", "search")
+
+
+def test_another_reduction_extracts_again(
+    run_folder: Path, model_path: Path, recordings_folder: Path, tmp_path: Path
+) -> None:
+    from nrp_onnx.activations.extraction import extract_activations
+    from nrp_onnx.backbone.feature_graph import Feature
+    from nrp_onnx.backbone.model import load_backbone
+    from nrp_onnx.backbone.preprocessing import PRESETS
+    from nrp_onnx.backbone.reductions import Reduction
+    from nrp_onnx.notes import Notes
+    from nrp_onnx.recordings import load_recordings
+
+    backbone, recordings = load_backbone(model_path), load_recordings(recordings_folder)
+    layer = backbone.layers[1]
+
+    def extracted(preset: str, reduction: Reduction) -> int:
+        spec = PRESETS[preset].for_input(32, 32, "NCHW", "float32")
+        features = [Feature(layer, reduction)]
+        found = extract_activations(
+            backbone, spec, features, recordings, tmp_path, "cpu", Notes()
+        )
+        return found.n_extracted
+
+    assert extracted("tf", Reduction("none")) == 1
+    assert extracted("tf", Reduction("none")) == 0
+    assert extracted("tf", Reduction("mean")) == 1
+    assert extracted("caffe", Reduction("mean")) == 1
+
+
+def test_bad_input_is_one_line(model_path: Path, recordings_folder: Path, tmp_path: Path) -> None:
+    truncated = tmp_path / "truncated.onnx"
+    truncated.write_bytes(model_path.read_bytes()[:2000])
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    (taken / "thesis.txt").write_text("mine")
+    at = ("--recordings", recordings_folder, "-o", tmp_path / "out")
+    cases = [
+        ((tmp_path / "none.onnx", *at), ["none.onnx", "no such model"]),
+        ((truncated, *at), ["truncated.onnx", "expected a whole ONNX model"]),
+        ((model_path, *at, "--layers", "0,3x"), ["'3x'", "expected one of", "nrp-onnx layers"]),
+        ((model_path, *at, "--region", "IT"), ["'IT'", "expected one of V4"]),
+        ((model_path, *at, "--reduce", "pool"), ["--reduce", "avgpool:K"]),
+        ((model_path, *at, "--preprocess", "vgg"), ["--preprocess", "imagenet", "'vgg'"]),
+        ((model_path, *at, "--folds", "30"), ["--folds", "2 to 10"]),
+        ((model_path, *at, "--device", "tpu"), ["--device", "auto, cpu or cuda"]),
+        ((model_path, "--recordings", tmp_path / "no"), ["no such recordings"]),
+        ((model_path, *at[:2], "-o", taken), ["taken", "something else"]),
+        ((model_path, "--frobnicate"), ["--frobnicate"]),
+    ]
+    for arguments, parts in cases:
+        assert_user_error(nrp_onnx("score", *arguments), *parts)
+        assert not (tmp_path / "out" / "result.json").exists()
+    assert (taken / "thesis.txt").read_text() == "mine"
+
+
+def test_cuda_without_a_gpu_is_an_error(model_path: Path, recordings_folder: Path, tmp_path: Path) -> None:
+    import onnxruntime as ort
+
+    if any(d.device.type == ort.OrtHardwareDeviceType.GPU for d in ort.get_ep_devices()):
+        pytest.skip("this machine has a GPU")
+    run = nrp_onnx(
+        "score", model_path, "--recordings", recordings_folder, "-o", tmp_path / "o", "--device", "cuda"
+    )
+    assert_user_error(run, "--device cuda", "use --device cpu")
+
+
+@pytest.mark.parametrize(
+    ("file", "preprocess"),
+    [("mobilenet_v2_1.0_224.onnx", "tf"), ("SqueezeNet_fp16.onnx", "caffe")],
+)
+def test_real_recordings_and_backbones(
+    shared: Path, tmp_path: Path, file: str, preprocess: str
+) -> None:
+    data = shared / "data" / "macaque_v4_210325"
+    run = nrp_onnx(
+        "recordings", "import", data / "images.zip", data / "responses.npy", "--axes",
+        "site,stimulus,repetition", "--region", "V4", "--stimuli", data / "stimuli.csv", "-o",
+        tmp_path / "v4",
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    run = nrp_onnx(
+        "score", shared / "backbones" / file, "--preprocess", preprocess, "--recordings",
+        tmp_path / "v4", "-o", tmp_path / "out", "--search", "quick", "--json",
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    region = json.loads(run.stdout)["regions"]["V4"]
+    mae = {name: found["mae"] for name, found in region["predictors"].items()}
+    # Reference values of an independent prototype: see the README beside the recordings.
+    assert mae["mean"] == pytest.approx(0.77, abs=0.02)
+    assert region["noise_floor"] == pytest.approx(0.364, abs=0.02)
+    assert region["noise_floor"] < mae["ridge"] < mae["ols"] < mae["mean"]
+    if preprocess == "tf":
+        assert mae["ols"] == pytest.approx(0.65, abs=0.02)
+        assert mae["ridge"] == pytest.approx(0.61, abs=0.02)
+        assert mae["nrp"] < mae["ols"] + 0.01
