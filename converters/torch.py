@@ -1,98 +1,41 @@
-"""PyTorch: any ``nn.Module`` to an ONNX backbone with every module's output exposed by its path."""
+"""PyTorch: an ``nn.Module`` becomes an ONNX backbone whose layers are its submodules' outputs.
 
+Hooks clone these outputs while ``torch.export`` traces the model, so that what is done to them in
+place afterwards (``nn.ReLU(inplace=True)``, ``x += y``) leaves them as they were made.
+"""
+
+import io
 import json
 import logging
+import re
 import warnings
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import replace
 from typing import Any
 
-import onnx
+import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
-from nrp_onnx.backbone.layer_table import (
-    LAYERS_KEY,
-    PREPROCESSING_KEY,
-    SOURCE_KEY,
-    Layer,
-    guess_layout,
-    layers_to_json,
-)
+from nrp_onnx.backbone.layers import TORCH_SCOPES
 from nrp_onnx.backbone.preprocessing import Preprocessing
-from nrp_onnx.errors import ModelError
-from nrp_onnx.files import whole_file
+from nrp_onnx.backbone.preprocessing_nodes import check_fits
+from nrp_onnx.converters.converted_model import (
+    ConvertedModel,
+    name_outputs,
+    strip_metadata,
+    values_of,
+    write_metadata,
+)
+from nrp_onnx.converters.module_calls import tensors_in, watched
+from nrp_onnx.converters.module_layers import Plan, failure, find_layers, some_images
+from nrp_onnx.errors import ModelError, OptionError
 
-INPUT, OUTPUT = "input", "output"
+_INPUT, _OUTPUT, _BATCH = "input", "output", "batch"
 _DTYPES = {torch.float32: "float32", torch.float16: "float16"}
-#: Node metadata that may hold code and paths of the machine that exported the model.
-_TRACES = ("stack_trace", "fx_node")
-
-
-@dataclass(frozen=True)
-class ConvertedModel:
-    """A backbone made from a framework's model: its ONNX form and its layer table."""
-
-    proto: onnx.ModelProto
-    layers: list[Layer]
-
-    def save(self, path: str | Path) -> None:
-        """Write the model to one file, whole or not at all."""
-        with whole_file(Path(path)) as part:
-            onnx.save(self.proto, part)
-
-
-class _Exposed(nn.Module):
-    """A module that returns its output and then the outputs of the modules inside it.
-
-    A module that is called several times gives ``path#1``, ``path#2``, ... in the order of its calls.
-    """
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-        self.names: list[str] = []
-        self.ops: list[str] = []
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        made: list[tuple[str, str, Tensor]] = []
-        with _listening(self.module, made):
-            output = self.module(x)
-        if not isinstance(output, Tensor):
-            output = next(iter(output.values() if isinstance(output, dict) else output))
-        calls = Counter(path for path, _, _ in made)
-        seen: Counter[str] = Counter()
-        self.names, self.ops = [], []
-        for path, op, _ in made:
-            seen[path] += 1
-            self.names.append(path if calls[path] == 1 else f"{path}#{seen[path]}")
-            self.ops.append(op)
-        return (output, *(tensor for _, _, tensor in made))
-
-
-@contextmanager
-def _listening(module: nn.Module, made: list[tuple[str, str, Tensor]]) -> Iterator[None]:
-    """While the block runs, append (path, class, output) for each call of a module inside."""
-
-    def listen(path: str) -> Any:
-        def hook(child: nn.Module, _inputs: Any, output: Any) -> None:
-            if isinstance(output, Tensor) and output.is_floating_point() and 2 <= output.dim() <= 4:
-                # A copy: an in-place operation that follows must not change what was captured.
-                made.append((path, type(child).__name__, output.clone()))
-
-        return hook
-
-    handles = [
-        child.register_forward_hook(listen(path)) for path, child in module.named_modules() if path
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+#: What one protobuf message can hold.
+_MAXIMUM_BYTES = 2**31 - 1
 
 
 def convert(
@@ -100,112 +43,211 @@ def convert(
     example_input: Tensor,
     *,
     preprocessing: Preprocessing,
-    source: dict[str, Any] | None = None,
+    source: Mapping[str, Any] | None = None,
 ) -> ConvertedModel:
-    """Convert a module; every module inside it that gives one activation becomes an output.
+    """Export a module in evaluation mode with every submodule's output as an ONNX output.
+
+    A layer is a call of a submodule that returns one floating-point tensor of rank 2 to 4 with the
+    batch axis first, alone or in a tuple or dict. It is named by the submodule's path; one that is
+    called more than once, by path#1, path#2, ... in the order of the calls. The module is left as
+    it was.
 
     Args:
-        module: takes one image tensor of shape (batch, 3, H, W); it is left as it was.
-        example_input: float32 or float16, (batch, 3, H, W).
-        preprocessing: from uint8 RGB images to the module's input.
-        source: facts for the metadata, such as where the weights come from.
+        module: takes one batch of images, of any number.
+        example_input: images of shape (batch, 3, H, W) or (batch, H, W, 3), float32 or float16, on
+            the module's device. H and W become those of the ONNX model; the values do not matter.
+        preprocessing: from uint8 RGB images to such an input; size, layout and dtype that it leaves
+            open are those of the example.
+        source: more about the model's origin, as JSON can hold it.
+
+    Returns:
+        The model. Its input is ``input``, its outputs are ``output`` (``output#2``, ... where the
+        module returns more than one tensor) and the layers under their names.
 
     Raises:
-        ModelError: if the module cannot be exported; with PyTorch's reason.
+        ModelError: if the module cannot be run, traced or expressed in ONNX, depends on the batch
+            size, has no layers, or is over 2 GB.
+        OptionError: if the preprocessing does not give such an input, or the source is no JSON.
     """
+    origin = _origin(module, source or {})
     where = type(module).__name__
-    exposed = _Exposed(module)
-    training = {child: child.training for child in module.modules()}
-    exposed.eval()
-    try:
-        # Two images: a batch of one would be taken for a constant.
-        example = torch.cat([example_input[:1]] * 2)
-        with torch.no_grad(), _quiet_exporter():
-            outputs = exposed(example)
-            names, ops = list(exposed.names), list(exposed.ops)
-            program = torch.onnx.export(
-                exposed,
-                (example,),
-                dynamo=True,
-                input_names=[INPUT],
-                output_names=[OUTPUT, *_tensor_names(names)],
-                dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
-                verbose=False,
-            )
-    except Exception as error:  # torch.export has no exception family of its own
-        reason = str(error).strip().splitlines() or [type(error).__name__]
+    spec = _fitting(preprocessing, example_input, where)
+    with _evaluation(module):
+        plan = find_layers(module, example_input)
+        model = _to_onnx(_trace(module, example_input, plan), where)
+    _name_batch_axis(model)
+    own = [
+        _OUTPUT if place == 0 else f"{_OUTPUT}#{place + 1}" for place in range(len(plan.results))
+    ]
+    layers = list(plan.layers.values())
+    given = name_outputs(model, [*own, *(layer.name for layer in layers)], taken=[_INPUT])
+    table = [
+        replace(layer, tensor=tensor)
+        for layer, tensor in zip(layers, given[len(own) :], strict=True)
+    ]
+    strip_metadata(model, keep=frozenset({TORCH_SCOPES}))
+    write_metadata(model, table, spec, origin)
+    return ConvertedModel(ir.to_proto(model), table)
+
+
+def _origin(module: nn.Module, source: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of the model's origin; refuses what cannot be converted at all."""
+    if not isinstance(module, nn.Module):
         raise ModelError(
-            "PyTorch cannot export this module",
-            where=where,
-            expected="one image tensor in, no control flow that depends on its values",
-            found=f"{type(error).__name__}: {reason[0][:200]}",
-            fix="Rewrite what depends on values, or export the part before it.",
-        ) from None
-    finally:
-        for child, mode in training.items():
-            child.training = mode
-    assert program is not None
-    layers = []
-    for depth, (name, tensor, op, value) in enumerate(
-        zip(names, _tensor_names(names), ops, outputs[1:], strict=True)
-    ):
-        shape = tuple(value.shape[1:])
-        layers.append(Layer(name, tensor, shape, guess_layout(shape), op, depth))
-    height, width = example_input.shape[2:]
-    spec = preprocessing.for_input(
-        int(height), int(width), "NCHW", _DTYPES[example_input.dtype]
-    )
-    proto = program.model_proto
-    _name_the_batch(proto)
-    _strip_traces(proto)
-    facts = {
+            "this is no PyTorch model",
+            expected="an nn.Module",
+            found=type(module).__name__,
+            fix="Build the model, and load weights into it with load_state_dict.",
+        )
+    kind = f"{type(module).__module__}.{type(module).__qualname__}"
+    n_bytes = sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
+    if n_bytes > _MAXIMUM_BYTES:
+        raise ModelError(
+            "the model is too large for one ONNX file",
+            where=type(module).__name__,
+            expected="weights of at most 2.1 GB",
+            found=f"{n_bytes / 1e9:.1f} GB",
+            fix="Convert it with .half() weights and a float16 example.",
+        )
+    origin = {
         "framework": "torch",
-        "version": torch.__version__,
-        "class": where,
+        "version": str(torch.__version__),
+        "class": kind,
         "n_parameters": sum(parameter.numel() for parameter in module.parameters()),
-        **(source or {}),
     }
-    metadata = {
-        LAYERS_KEY: layers_to_json(layers),
-        PREPROCESSING_KEY: json.dumps(spec.to_json()),
-        SOURCE_KEY: json.dumps(facts),
-    }
-    onnx.helper.set_model_props(proto, metadata)
-    return ConvertedModel(proto, layers)
+    try:
+        json.dumps(dict(source), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise OptionError(
+            "the source cannot be written as JSON",
+            where="source",
+            expected="strings, finite numbers, lists and dicts",
+            found=error,
+        ) from None
+    return {**origin, **source}
+
+
+def _fitting(spec: Preprocessing, example: Tensor, where: str) -> Preprocessing:
+    """The preprocessing for such an input."""
+    shape = tuple(example.shape)
+    channels = [axis for axis in (1, 3) if len(shape) == 4 and shape[axis] == 3]
+    if not channels or example.dtype not in _DTYPES or shape[0] == 0:
+        raise ModelError(
+            "the example input is no batch of images",
+            where=where,
+            expected="shape (batch, 3, H, W) or (batch, H, W, 3), float32 or float16",
+            found=f"{shape} {str(example.dtype).removeprefix('torch.')}",
+        )
+    layout, (height, width) = ("NCHW", shape[2:]) if channels[0] == 1 else ("NHWC", shape[1:3])
+    dtype = _DTYPES[example.dtype]
+    spec = spec.for_input(height, width, layout, dtype)
+    check_fits(spec, height, width, layout, dtype, where)
+    return spec
 
 
 @contextmanager
-def _quiet_exporter() -> Iterator[None]:
-    """Keep the exporter's remarks on packages that it does not need off the user's screen."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+def _evaluation(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode, without gradients; every submodule's own mode comes back afterwards."""
+    training = [(part, part.training) for part in module.modules()]
+    fast = torch.backends.mha.get_fastpath_enabled()
+    # The fast path of attention calls no submodules, so their outputs would not be seen.
+    torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with torch.no_grad():
+            module.eval()
             yield
     finally:
-        logger.setLevel(level)
+        torch.backends.mha.set_fastpath_enabled(fast)
+        for part, mode in training:
+            part.training = mode
 
 
-def _tensor_names(names: list[str]) -> list[str]:
-    """The layers' own names, kept apart from those of the input and the output."""
-    return [f"{name}/layer" if name in (INPUT, OUTPUT) else name for name in names]
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without torch's warnings about its own insides, and the half-made graph that it prints when
+    tracing fails: the error that is raised says what a user can act on."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with redirect_stderr(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
+    finally:
+        logging.disable(disabled)
 
 
-def _name_the_batch(proto: onnx.ModelProto) -> None:
-    for value in (*proto.graph.input, *proto.graph.output):
-        dim = value.type.tensor_type.shape.dim[0]
-        if not dim.HasField("dim_value"):
-            dim.dim_param = "batch"
+def _trace(module: nn.Module, example: Tensor, plan: Plan) -> torch.export.ExportedProgram:
+    """The module as a graph that returns its own results and then the layers."""
+    kept: dict[int, Tensor] = {}
+
+    def keep(number: int, _: nn.Module, output: Any) -> None:
+        if number in plan.layers:
+            (kept[number],) = (tensor.clone() for tensor in tensors_in(output))
+
+    def with_layers(result: Any) -> tuple[Tensor, ...]:
+        if calls.returned != plan.calls:
+            raise ModelError(
+                "the model takes other steps when it is traced",
+                where=type(module).__name__,
+                expected=f"{len(plan.calls)} calls of submodules, as when it runs",
+                found=len(calls.returned),
+                fix="Remove what depends on tracing from forward.",
+            )
+        results = tensors_in(result)
+        return (
+            *(results[place].clone() for place in plan.results),
+            *(kept[number] for number in plan.layers),
+        )
+
+    with _quiet(), watched(module, keep, with_layers) as calls:
+        try:
+            return torch.export.export(
+                module,
+                (some_images(example, 2),),  # a batch of 1 would be taken for a constant
+                dynamic_shapes=({0: torch.export.Dim(_BATCH)},),
+                strict=False,
+            )
+        except ModelError:
+            raise
+        except Exception as error:  # torch.export lets through whatever a forward raises
+            raise failure(
+                "torch.export cannot trace the model",
+                module,
+                calls,
+                error,
+                "Keep forward free of branches on values, and of len(x): x.shape[0] stays open.",
+            ) from error
 
 
-def _strip_traces(proto: onnx.ModelProto) -> None:
-    """Remove from nodes and graph what tells of the exporting machine; the name scopes stay."""
-    for node in proto.graph.node:
-        kept = [entry for entry in node.metadata_props if not entry.key.endswith(_TRACES)]
-        kept = [onnx.StringStringEntryProto(key=entry.key, value=entry.value) for entry in kept]
-        del node.metadata_props[:]
-        node.metadata_props.extend(kept)
-        node.doc_string = ""
-    proto.doc_string = proto.graph.doc_string = ""
+def _to_onnx(program: torch.export.ExportedProgram, where: str) -> ir.Model:
+    try:
+        with _quiet():
+            exported = torch.onnx.export(program, dynamo=True, input_names=[_INPUT], verbose=False)
+    except Exception as error:
+        reason: BaseException = error
+        while reason.__cause__ is not None:  # the outer ones only say that the export failed
+            reason = reason.__cause__
+        raise ModelError(
+            "the model cannot be expressed in ONNX",
+            where=where,
+            found=str(reason).strip().partition("\n")[0].rstrip("."),
+            fix="Replace that operation by one that ONNX has.",
+        ) from error
+    assert exported is not None
+    return exported.model
+
+
+def _name_batch_axis(model: ir.Model) -> None:
+    """Call the batch axis ``batch``, in place; tracing gave it a symbol of its own."""
+    (image,) = model.graph.inputs
+    assert image.shape is not None
+    symbol = re.compile(rf"\b{image.shape[0]}\b")
+    for value in values_of(model):
+        if value.shape is not None:
+            value.shape = ir.Shape(
+                symbol.sub(_BATCH, dim.value)
+                if isinstance(dim, ir.SymbolicDim) and dim.value is not None
+                else dim
+                for dim in value.shape
+            )

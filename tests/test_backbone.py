@@ -95,9 +95,7 @@ def test_mean_is_over_positions(identity: Path) -> None:
     np.testing.assert_allclose(found, pixels.mean(axis=(1, 2)), rtol=1e-5)
 
 
-def test_layers_of_a_network_are_those_of_pytorch(
-    network: nn.Sequential, model_path: Path
-) -> None:
+def test_layers_of_a_network_are_those_of_pytorch(network: nn.Sequential, model_path: Path) -> None:
     pixels = np.random.default_rng(5).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
     x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
     for depth, child in enumerate(network):
@@ -115,8 +113,17 @@ def test_auto_spreads_over_depth_and_leaves_out_the_scores(model_path: Path) -> 
 
 @pytest.mark.parametrize(
     "name",
-    "bvlc_alexnet densenet121 inception_v1 inception_v2 resnet50 shufflenet squeezenet vgg19 "
-    "zfnet512".split(),
+    [
+        "bvlc_alexnet",
+        "densenet121",
+        "inception_v1",
+        "inception_v2",
+        "resnet50",
+        "shufflenet",
+        "squeezenet",
+        "vgg19",
+        "zfnet512",
+    ],
 )
 def test_published_graphs_have_layers(name: str) -> None:
     folder = Path(onnx.__file__).parent / "backend/test/data/light"

@@ -15,7 +15,9 @@ from nrp_onnx.scoring.metrics import bootstrap_interval, median_pearson_r, media
 @pytest.mark.parametrize("n_features", [30, 400])
 def test_linear_baselines_are_those_on_raw_features(n_features: int) -> None:
     rng = np.random.default_rng(0)
-    x = (rng.standard_normal((120, n_features)) * np.linspace(3, 0.2, n_features)).astype(np.float32)
+    x = (rng.standard_normal((120, n_features)) * np.linspace(3, 0.2, n_features)).astype(
+        np.float32
+    )
     y = x[:, :10] @ rng.standard_normal((10, 4)) + rng.standard_normal((120, 4))
     train, test = np.arange(100), np.arange(100, 120)
     z = fit_basis(x, gram(x), train).coordinates.astype(np.float64)

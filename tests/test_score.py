@@ -127,9 +127,7 @@ def test_another_reduction_extracts_again(
     def extracted(preset: str, reduction: Reduction) -> int:
         spec = PRESETS[preset].for_input(32, 32, "NCHW", "float32")
         features = [Feature(layer, reduction)]
-        found = extract_activations(
-            backbone, spec, features, recordings, tmp_path, "cpu", Notes()
-        )
+        found = extract_activations(backbone, spec, features, recordings, tmp_path, "cpu", Notes())
         return found.n_extracted
 
     assert extracted("tf", Reduction("none")) == 1
@@ -164,13 +162,22 @@ def test_bad_input_is_one_line(model_path: Path, recordings_folder: Path, tmp_pa
     assert (taken / "thesis.txt").read_text() == "mine"
 
 
-def test_cuda_without_a_gpu_is_an_error(model_path: Path, recordings_folder: Path, tmp_path: Path) -> None:
+def test_cuda_without_a_gpu_is_an_error(
+    model_path: Path, recordings_folder: Path, tmp_path: Path
+) -> None:
     import onnxruntime as ort
 
     if any(d.device.type == ort.OrtHardwareDeviceType.GPU for d in ort.get_ep_devices()):
         pytest.skip("this machine has a GPU")
     run = nrp_onnx(
-        "score", model_path, "--recordings", recordings_folder, "-o", tmp_path / "o", "--device", "cuda"
+        "score",
+        model_path,
+        "--recordings",
+        recordings_folder,
+        "-o",
+        tmp_path / "o",
+        "--device",
+        "cuda",
     )
     assert_user_error(run, "--device cuda", "use --device cpu")
 

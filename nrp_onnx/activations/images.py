@@ -30,9 +30,7 @@ def decode_image(path: Path) -> np.ndarray:
         ) from None
 
 
-def image_batches(
-    paths: Sequence[Path], batch_size: int
-) -> Iterator[tuple[list[int], np.ndarray]]:
+def image_batches(paths: Sequence[Path], batch_size: int) -> Iterator[tuple[list[int], np.ndarray]]:
     """Decode images in threads, ahead of their use.
 
     Yields:

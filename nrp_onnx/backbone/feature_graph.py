@@ -21,6 +21,7 @@ from nrp_onnx.files import sha256_of_json
 
 #: Name of the input of feature graphs and predictors: uint8 RGB of shape (batch, H, W, 3).
 IMAGES = "images"
+MAXIMUM_IR = 10
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ def with_known_shapes(backbone: Backbone, layers: Sequence[Layer]) -> list[Layer
     values = _values(model)
     model.graph.outputs[:] = [values[layer.tensor] for layer in unknown]
     passes.RemoveUnusedNodesPass()(model)
+    model.ir_version = min(model.ir_version, MAXIMUM_IR)
     given = backbone.input
     height, width = given.height or 224, given.width or 224
     shape = (1, 3, height, width) if given.layout == "NCHW" else (1, height, width, 3)
@@ -104,7 +106,9 @@ def build_feature_graph(
     graph = model.graph
     tensors = _values(model)
     asked = [tensors[feature.layer.tensor] for feature in features]
-    everything = list(dict.fromkeys([*graph.inputs, *graph.initializers.values(), *tensors.values()]))
+    everything = list(
+        dict.fromkeys([*graph.inputs, *graph.initializers.values(), *tensors.values()])
+    )
     named = [value for value in everything if value.name]
     # Out of the way of the names that users see: images, and the layers' own.
     ir.convenience.rename_values(named, [f"backbone/{value.name}" for value in named])
@@ -135,7 +139,8 @@ def build_feature_graph(
     graph.extend(list(tail.nodes))
     graph.outputs[:] = outputs
     graph.name = "nrp_onnx_feature_graph"
-    model.ir_version = max(model.ir_version, 8)
+    # What ONNX Runtime reads may lag behind what onnx writes by default; the opset decides the rest.
+    model.ir_version = min(max(model.ir_version, 8), MAXIMUM_IR)
     # Layer tables of the backbone no longer fit this graph.
     for key in [key for key in model.metadata_props if key.startswith("nrp_onnx.")]:
         del model.metadata_props[key]

@@ -11,8 +11,22 @@ TORCH_SCOPES = "pkg.torch.onnx.name_scopes"
 
 #: Operators that only move, copy or describe numbers: their outputs are no layers of their own.
 MOVING_OPS = frozenset(
-    "Cast Dropout Expand Flatten Gather Identity Pad Reshape Shape Slice Split Squeeze "
-    "Transpose Unsqueeze".split()
+    [
+        "Cast",
+        "Dropout",
+        "Expand",
+        "Flatten",
+        "Gather",
+        "Identity",
+        "Pad",
+        "Reshape",
+        "Shape",
+        "Slice",
+        "Split",
+        "Squeeze",
+        "Transpose",
+        "Unsqueeze",
+    ]
 )
 
 

@@ -153,7 +153,9 @@ def _image_input(model: ir.Model, path: Path) -> ImageInput:
     inputs = [value for value in model.graph.inputs if value.name not in initializers]
     described = ", ".join(f"{v.name} {v.dtype}{v.shape or ''}" for v in inputs) or "none"
     expected = "one input of shape (batch, 3, H, W) or (batch, H, W, 3), float32 or float16"
-    wrong = ModelError("the model has no single image input", where=path, expected=expected, found=described)
+    wrong = ModelError(
+        "the model has no single image input", where=path, expected=expected, found=described
+    )
     if len(inputs) != 1:
         raise wrong
     value = inputs[0]

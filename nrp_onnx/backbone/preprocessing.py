@@ -6,7 +6,7 @@ and ``dtype``. The nodes that carry it out are in `nrp_onnx.backbone.preprocessi
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -152,7 +152,10 @@ def read_preprocessing(choice: str) -> Preprocessing:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise OptionError(
-            "this is no JSON", where=path, expected="the keys of preprocessor_config.json", found=error
+            "this is no JSON",
+            where=path,
+            expected="the keys of preprocessor_config.json",
+            found=error,
         ) from None
     return preprocessing_from_json(content, path)
 

@@ -43,7 +43,12 @@ def append_preprocessing(tape: Tape, images: ir.Value, spec: Preprocessing) -> i
 
 
 def check_fits(
-    spec: Preprocessing, height: int | None, width: int | None, layout: str, dtype: str, where: object
+    spec: Preprocessing,
+    height: int | None,
+    width: int | None,
+    layout: str,
+    dtype: str,
+    where: object,
 ) -> None:
     """Refuse a spec whose result is not what the backbone takes.
 
@@ -65,12 +70,15 @@ def check_fits(
             found=spec.size,
         )
     given = spec.crop_size or spec.size
-    if any(want is not None and want != have for want, have in zip((height, width), given, strict=True)):  # type: ignore[arg-type]
+    assert not isinstance(given, int)
+    if any(
+        want is not None and want != have for want, have in zip((height, width), given, strict=True)
+    ):
         raise OptionError(
             "the preprocessing does not give the model's image size",
             where=where,
             expected=f"{height} x {width}",
-            found=" x ".join(map(str, given)),  # type: ignore[arg-type]
+            found=" x ".join(map(str, given)),
         )
     if (spec.layout, spec.dtype) != (layout, dtype):
         raise OptionError(
@@ -99,6 +107,7 @@ def _resize(tape: Tape, x: ir.Value, spec: Preprocessing) -> ir.Value:
         attributes["nearest_mode"] = "floor"
     else:
         attributes["antialias"] = 1
+        attributes["exclude_outside"] = 1  # else edges differ from Pillow by up to 20 grey levels
     if mode == "cubic":
         attributes["cubic_coeff_a"] = -0.5  # Pillow's bicubic
     sizes = _constant(tape, np.array(size, np.int64))

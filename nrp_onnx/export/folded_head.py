@@ -40,7 +40,8 @@ def fold_head(
         offset, scale: float arrays (n_sites,) from the head's targets to the recordings' units.
     """
     weights = {
-        name: tensor.numpy().astype(np.float64) for name, tensor in trained.head.state_dict().items()
+        name: tensor.numpy().astype(np.float64)
+        for name, tensor in trained.head.state_dict().items()
     }
     l1 = []
     for place, (basis, x) in enumerate(zip(bases, activations, strict=True)):

@@ -20,7 +20,9 @@ SITES_KEY, UNITS_KEY, SCORES_KEY = "nrp_onnx.sites", "nrp_onnx.units", "nrp_onnx
 _PROTOBUF_LIMIT = 2**31 - 1
 
 
-def head_model(head: FoldedHead, features: Sequence[Feature], facts: dict[str, Any]) -> onnx.ModelProto:
+def head_model(
+    head: FoldedHead, features: Sequence[Feature], facts: dict[str, Any]
+) -> onnx.ModelProto:
     """Activations (batch, n_features), one input a layer under its name -> rates (batch, n_sites)."""
     inputs = [
         ir.Value(

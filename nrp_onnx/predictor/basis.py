@@ -40,7 +40,8 @@ class Basis:
             return self.directions
         assert self.weights is not None
         centred = activations[self.train].astype(np.float64) - self.mean
-        return centred.T @ self.weights.T
+        product: np.ndarray = centred.T @ self.weights.T
+        return product
 
 
 def gram(activations: np.ndarray) -> np.ndarray | None:

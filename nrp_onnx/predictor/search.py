@@ -1,7 +1,7 @@
 """The grid search over layer sets, sizes and learning rates; selection sees training images only."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 
 from torch import Tensor
@@ -23,7 +23,7 @@ class SearchSpace:
     single_layers: bool
     sizes: tuple[tuple[int, int], ...]
     learning_rates: tuple[float, ...]
-    plan: TrainingPlan = TrainingPlan()
+    plan: TrainingPlan = field(default_factory=TrainingPlan)
 
     def configs(self, n_layers: int) -> list[HeadConfig]:
         """Every point of the grid."""

@@ -1,23 +1,28 @@
 """Makes a recordings folder from images and an array of responses whose axes the user names."""
 
-import logging
-import tempfile
-import zipfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from nrp_onnx.errors import OptionError, RecordingsError
-from nrp_onnx.files import sha256_of_file
-from nrp_onnx.recordings.folder import first_duplicate, problems_of, read_table, save_recordings
+from nrp_onnx.files import sha256_of_file, whole_folder
+from nrp_onnx.notes import logger
+from nrp_onnx.progress import progress_bar
+from nrp_onnx.recordings.folder import check_free, leaves_folder, load_recordings, write_tables
+from nrp_onnx.recordings.image_source import ImageSource, open_images
+from nrp_onnx.recordings.images import check_image
+from nrp_onnx.recordings.problems import (
+    Sources,
+    check_recordings,
+    check_unique,
+    raise_problem,
+    some,
+)
+from nrp_onnx.recordings.response_array import read_array, to_standard_axes
+from nrp_onnx.recordings.tables import read_table
 from nrp_onnx.recordings.types import Recordings
-from nrp_onnx.recordings.validation import image_problem, unreadable_image
-
-AXES = ("site", "stimulus", "repetition")
-_IMAGES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif"))
-
-logger = logging.getLogger("nrp_onnx")
 
 
 def import_arrays(
@@ -36,75 +41,48 @@ def import_arrays(
     time_window_ms: tuple[float, float] | None = None,
     licence: str | None = None,
     citation: str | None = None,
+    simulated: bool = False,
 ) -> Recordings:
     """Write a recordings folder from an image folder or zip and a .npy or .npz array.
 
     Args:
-        images: a folder or a zip of image files.
-        responses: numbers with the axes that ``axes`` names, NaN = missing.
+        images: a folder or a zip of image files; they are copied byte for byte.
+        responses: real numbers with the axes that ``axes`` names; NaN is missing. Presentations
+            that are NaN at all sites are left out.
+        out: the new folder, written whole or not at all.
         axes: ``site``, ``stimulus`` and, where there is one, ``repetition``, in the array's order.
+        name: of the recordings; by default that of the file of responses.
         region: of all sites; or ``sites``, a CSV with site_id and region in the order of the axis.
-        stimuli: a CSV with stimulus_id and filename in the order of the stimulus axis. Without
-            one the axis pairs with the images in the order of their file names, and that is said.
+        stimuli: a CSV with stimulus_id and filename, and any labels, in the order of the stimulus
+            axis. Without one the axis pairs with the images in the order of their file names, and
+            a warning says so.
         key: the array's name in an .npz file that holds several.
+        units, normalised, time_window_ms, licence, citation, simulated: see `Recordings`.
 
     Raises:
         RecordingsError, OptionError: if the parts do not fit each other; nothing is then written.
+        OutputError: if ``out`` exists and is not empty.
     """
-    array = _to_standard_axes(_read_array(responses, key), axes, responses)
-    n_sites, n_stimuli, n_repetitions = array.shape
-    with tempfile.TemporaryDirectory() as scratch:
-        files = _image_files(images, Path(scratch))
-        provenance = {
-            "responses": {"file": responses.name, "sha256": sha256_of_file(responses)},
-            "axes": list(axes),
-            "stimulus_order": stimuli.name if stimuli else "file names",
-        }
-        if stimuli is None:
-            names = sorted(files)
-            ids, labels = [Path(name).stem for name in names], {}
-            logger.warning(
-                "no --stimuli table: the stimulus axis pairs with the images in file-name order"
-            )
-        else:
-            table = read_table(stimuli, ("stimulus_id", "filename"))
-            ids, names = table.columns["stimulus_id"], table.columns["filename"]
-            labels = table.further("stimulus_id", "filename")
-            if absent := [name for name in names if name not in files]:
-                raise RecordingsError(
-                    f"{len(absent)} images that {stimuli} names are missing",
-                    where=images,
-                    expected=repr(absent[0]),
-                    found=f"{len(files)} images",
-                )
-        if len(ids) != n_stimuli:
-            raise RecordingsError(
-                "the stimulus axis does not fit the stimuli",
-                where=responses,
-                expected=f"{len(ids)} stimuli (those of {stimuli or images})",
-                found=f"{n_stimuli} in an array of shape {array.shape} (site, stimulus, repetition)",
-            )
-        if (twice := first_duplicate(ids)) is not None:
-            raise RecordingsError(
-                "a stimulus_id comes twice", where=stimuli or images, found=repr(twice)
-            )
-        if (twice := first_duplicate([Path(name).name for name in names])) is not None:
-            raise RecordingsError("a file name comes twice", where=images, found=repr(twice))
-        for file in names:
-            if reason := image_problem(files[file]):
-                raise unreadable_image(files[file], reason)
+    images, responses, out = Path(images), Path(responses), Path(out)
+    check_free(out)
+    array = to_standard_axes(read_array(responses, key), axes, responses)
+    n_stimuli, n_repetitions, n_sites = array.shape
+    with open_images(images) as source:
+        shown = _stimuli(source, stimuli)
+        _check_length(n_stimuli, len(shown.ids), "stimulus", shown.where, responses)
         site_ids, regions, site_labels = _sites(n_sites, region, sites, responses)
-        presentations = array.transpose(1, 2, 0).reshape(-1, n_sites)
+        with np.errstate(over="ignore"):  # becomes infinite, which is reported as such
+            presentations = array.reshape(-1, n_sites).astype(np.float32)
         recorded = ~np.isnan(presentations).all(axis=1)
         recordings = Recordings(
             name=name or responses.stem,
-            stimulus_ids=tuple(ids),
-            stimulus_paths=tuple(files[file] for file in names),
-            stimulus_labels=labels,
+            stimulus_ids=shown.ids,
+            stimulus_paths=tuple(out / "stimuli" / filename for filename in shown.filenames),
+            stimulus_labels=shown.labels,
             site_ids=site_ids,
             regions=regions,
             site_labels=site_labels,
-            responses=presentations[recorded].astype(np.float32),
+            responses=presentations[recorded],
             presentation_stimulus=np.repeat(np.arange(n_stimuli), n_repetitions)[recorded],
             repetition=np.tile(np.arange(n_repetitions, dtype=np.int32), n_stimuli)[recorded],
             units=units,
@@ -112,135 +90,110 @@ def import_arrays(
             time_window_ms=time_window_ms,
             licence=licence,
             citation=citation,
-            provenance=provenance,
+            simulated=simulated,
+            provenance={
+                "importer": "arrays",
+                "images": images.name,
+                "responses": {"file": responses.name, "sha256": sha256_of_file(responses)},
+                "key": key,
+                "axes": list(axes),
+                "stimulus_order": shown.order,
+                "n_empty_presentations": int((~recorded).sum()),
+            },
         )
-        for problem in problems_of(recordings, images):
-            if "leaves the folder" not in problem.what:  # the images are copied into it below
-                raise RecordingsError(problem.what, where=responses, found=problem.found)
-        save_recordings(recordings, out)
-    return recordings
+        check_recordings(recordings, Sources(shown.where, sites, responses), raise_problem)
+        with whole_folder(out) as part:
+            _copy_images(source, shown.filenames, part / "stimuli")
+            write_tables(recordings, shown.filenames, part)
+    return load_recordings(out)
 
 
-def _read_array(path: Path, key: str | None) -> np.ndarray:
-    if not path.is_file():
-        raise RecordingsError("no such file", where=path, expected="a .npy or .npz array")
-    try:
-        loaded = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+@dataclass(frozen=True)
+class _Stimuli:
+    """The stimuli in the order of the stimulus axis, and where that order comes from."""
+
+    ids: tuple[str, ...]
+    filenames: tuple[str, ...]
+    labels: dict[str, tuple[str, ...]]
+    where: Path
+    order: str
+
+
+def _stimuli(source: ImageSource, table_path: Path | None) -> _Stimuli:
+    if table_path is None:
+        names = tuple(source.images())
+        logger.warning(
+            "no table of stimuli (--stimuli): the stimulus axis pairs with the %d images of %s in "
+            "the order of their file names, sorted as text",
+            len(names),
+            source.path,
+        )
+        ids = tuple(PurePosixPath(name).stem for name in names)
+        check_unique(ids, "file name without its suffix", source.path, raise_problem)
+        return _Stimuli(ids, names, {}, source.path, "file names, sorted as text")
+    table_path = Path(table_path)
+    table = read_table(table_path, ("stimulus_id", "filename"))
+    assert table is not None, "problems are raised"
+    names = table.columns["filename"]
+    check_unique(names, "filename", table_path, raise_problem)
+    if outside := [name for name in names if leaves_folder(name)]:
         raise RecordingsError(
-            "this array cannot be read",
-            where=path,
-            expected="a whole .npy or .npz file of numbers, without pickled objects",
-            found=error,
-        ) from None
-    if isinstance(loaded, np.ndarray):
-        array = loaded
-    else:
-        names = loaded.files
-        if key is None and len(names) != 1:
-            raise OptionError(
-                "the file holds several arrays", where=path, found=", ".join(names), fix="Name one with --key."
-            )
-        if key is not None and key not in names:
-            raise OptionError(
-                "no such array", where=path, expected=f"one of {', '.join(names)}", found=repr(key)
-            )
-        try:
-            array = loaded[key or names[0]]
-        except ValueError as error:
-            raise RecordingsError("this array cannot be read", where=path, found=error) from None
-    if not np.issubdtype(array.dtype, np.number) or np.iscomplexobj(array):
+            f"{len(outside)} filenames leave the folder of images",
+            where=table_path,
+            expected="relative names without ..",
+            found=some(outside),
+        )
+    if missing := [name for name in names if name not in source.names]:
         raise RecordingsError(
-            "these are no responses", where=path, expected="real numbers", found=array.dtype
+            f"{len(missing)} of the {len(names)} images that {table_path} names are missing",
+            where=source.path,
+            expected=some(missing),
+            found=f"{len(source.names)} files, such as {some(sorted(source.names)[:1])}",
         )
-    return array
-
-
-def _to_standard_axes(array: np.ndarray, axes: Sequence[str], path: Path) -> np.ndarray:
-    """The array as (site, stimulus, repetition); without repetitions there is one."""
-    names = list(axes)
-    if set(names) - set(AXES) or len(set(names)) != len(names) or not {"site", "stimulus"} <= set(names):
-        raise OptionError(
-            "these are no axes of responses",
-            where="--axes",
-            expected="site, stimulus and, where there is one, repetition, once each",
-            found=",".join(names),
-        )
-    if array.ndim != len(names):
-        raise RecordingsError(
-            "the array does not have the axes that --axes names",
-            where=path,
-            expected=f"{len(names)} axes ({','.join(names)})",
-            found=f"shape {array.shape}",
-        )
-    if "repetition" not in names:
-        array, names = array[..., None], [*names, "repetition"]
-    return array.transpose([names.index(axis) for axis in AXES])
-
-
-def _image_files(images: Path, scratch: Path) -> dict[str, Path]:
-    """Image files by their path inside the folder or zip; a zip is unpacked into scratch."""
-    if images.is_dir():
-        root = images
-    elif images.is_file() and zipfile.is_zipfile(images):
-        root = scratch
-        _unpack(images, scratch)
-    else:
-        raise RecordingsError(
-            "no such images",
-            where=images,
-            expected="a folder or a zip of images",
-            found="a file of another kind" if images.exists() else "nothing",
-        )
-    found = {
-        path.relative_to(root).as_posix(): path
-        for path in sorted(root.rglob("*"))
-        if path.suffix.lower() in _IMAGES and not path.name.startswith("._")
-    }
-    if len({len(PurePosixPath(name).parts) for name in found}) == 1 and all("/" in n for n in found):
-        tops = {name.split("/")[0] for name in found}
-        if len(tops) == 1:  # one folder that holds all: the table names the files inside it
-            found.update({name.split("/", 1)[1]: path for name, path in list(found.items())})
-            found = {name: path for name, path in found.items() if name.split("/")[0] not in tops}
-    if not found:
-        raise RecordingsError("there are no images", where=images, expected=", ".join(sorted(_IMAGES)))
-    return found
-
-
-def _unpack(archive: Path, scratch: Path) -> None:
-    with zipfile.ZipFile(archive) as file:
-        for entry in file.namelist():
-            parts = PurePosixPath(entry.replace("\\", "/"))
-            if parts.is_absolute() or ".." in parts.parts or ":" in parts.parts[0]:
-                raise RecordingsError(
-                    "the zip has an entry that leaves its folder", where=archive, found=repr(entry)
-                )
-        try:
-            file.extractall(scratch, [n for n in file.namelist() if not n.startswith("__MACOSX")])
-        except (zipfile.BadZipFile, EOFError, OSError) as error:
-            raise RecordingsError("the zip is damaged", where=archive, found=error) from None
+    labels = table.further("stimulus_id", "filename")
+    ids = table.columns["stimulus_id"]
+    return _Stimuli(ids, names, labels, table_path, f"rows of {table_path.name}")
 
 
 def _sites(
-    n_sites: int, region: str | None, sites: Path | None, responses: Path
+    n_sites: int, region: str | None, table_path: Path | None, responses: Path
 ) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, tuple[str, ...]]]:
-    if (region is None) == (sites is None):
+    """Ids, regions and labels of the sites, in the order of the site axis."""
+    if bool(region) == (table_path is not None):
         raise OptionError(
             "the regions of the sites are not clear",
             where="--region, --sites",
             expected="exactly one of them",
             found="both" if region else "neither",
+            fix="Give --region V4 if all sites are in one, else a table with --sites.",
         )
-    if region is not None:
+    if region:
         return tuple(f"{region}_{i:03d}" for i in range(n_sites)), (region,) * n_sites, {}
-    assert sites is not None
-    table = read_table(sites, ("site_id", "region"))
+    table_path = Path(table_path or "")
+    table = read_table(table_path, ("site_id", "region"))
+    assert table is not None, "problems are raised"
     ids = table.columns["site_id"]
-    if len(ids) != n_sites:
+    _check_length(n_sites, len(ids), "site", table_path, responses)
+    return ids, table.columns["region"], table.further("site_id", "region")
+
+
+def _check_length(n_axis: int, n_rows: int, axis: str, where: Path, responses: Path) -> None:
+    if n_axis != n_rows:
         raise RecordingsError(
-            "the site axis does not fit the sites",
+            f"the {axis} axis does not fit {where.name}",
             where=responses,
-            expected=f"{len(ids)} sites (those of {sites})",
-            found=n_sites,
+            expected=f"{n_rows} along the {axis} axis",
+            found=n_axis,
+            fix="Check --axes, and that no row is missing.",
         )
-    return tuple(ids), tuple(table.columns["region"]), table.further("site_id", "region")
+
+
+def _copy_images(source: ImageSource, filenames: Sequence[str], folder: Path) -> None:
+    with progress_bar("Copying the images", len(filenames)) as advance:
+        for filename in filenames:
+            data = source.read(filename)
+            check_image(data, f"{source.path}, {filename}")
+            place = folder / filename
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(data)
+            advance(1)

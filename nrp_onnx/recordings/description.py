@@ -4,18 +4,24 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from nrp_onnx.recordings.images import image_size
 from nrp_onnx.recordings.types import Recordings
+
+_MOST_CLASSES = 50
 
 
 def describe_recordings(recordings: Recordings) -> dict[str, Any]:
-    """Facts about recordings: counts, regions, repetitions, labels, licence, fingerprint."""
+    """Facts about recordings, as JSON: counts, regions, repetitions, labels, licence, fingerprint.
+
+    ``repetitions`` counts the responses of a site to a stimulus. ``labels`` has for each column of
+    stimuli.csv how many classes it has and, up to 50, how many stimuli are in each.
+
+    Raises:
+        RecordingsError: if an image does not open.
+    """
     counts = recordings.repetition_counts()
-    sizes: Counter[str] = Counter()
-    for path in recordings.stimulus_paths:
-        with Image.open(path) as image:
-            sizes["x".join(map(str, image.size))] += 1
+    sizes = Counter("x".join(map(str, image_size(path))) for path in recordings.stimulus_paths)
     return {
         "name": recordings.name,
         "simulated": recordings.simulated,
@@ -33,10 +39,14 @@ def describe_recordings(recordings: Recordings) -> dict[str, Any]:
             "max": int(counts.max()),
         },
         "missing_share": float(np.isnan(recordings.responses).mean()),
-        "labels": {
-            name: len(set(values)) for name, values in recordings.stimulus_labels.items()
-        },
+        "labels": {name: _classes(values) for name, values in recordings.stimulus_labels.items()},
         "licence": recordings.licence,
         "citation": recordings.citation,
         "fingerprint": recordings.fingerprint,
     }
+
+
+def _classes(values: tuple[str, ...]) -> dict[str, Any]:
+    counts = Counter(values)
+    few = len(counts) <= _MOST_CLASSES
+    return {"n_classes": len(counts), "classes": dict(sorted(counts.items())) if few else None}

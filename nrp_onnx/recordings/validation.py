@@ -2,41 +2,28 @@
 
 from pathlib import Path
 
-from PIL import Image
-
 from nrp_onnx.errors import RecordingsError
-from nrp_onnx.recordings.folder import problems_of, read_unchecked
-
-
-def image_problem(path: Path) -> str | None:
-    """Why an image file does not open, or None if it does."""
-    try:
-        with Image.open(path) as image:
-            image.load()
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        return f"{type(error).__name__}: {error}"
-    return None
-
-
-def unreadable_image(path: Path, reason: str) -> RecordingsError:
-    """The error for a stimulus that does not open."""
-    size = f"{path.stat().st_size} bytes" if path.exists() else "no file"
-    return RecordingsError(
-        "the stimulus does not open",
-        where=path,
-        expected="a whole image (PNG, JPEG, ...)",
-        found=f"{size} ({reason})",
-    )
+from nrp_onnx.progress import progress_bar
+from nrp_onnx.recordings.folder import STIMULI, leaves_folder, read_folder
+from nrp_onnx.recordings.images import check_image
+from nrp_onnx.recordings.tables import read_table
 
 
 def validate_recordings(folder: Path) -> list[str]:
     """All problems of a recordings folder, one line each; every image is decoded."""
-    try:
-        recordings = read_unchecked(folder)
-    except RecordingsError as error:
-        return [str(error)]
-    problems = [str(problem) for problem in problems_of(recordings, folder)]
-    for path in recordings.stimulus_paths:
-        if path.is_file() and (reason := image_problem(path)):
-            problems.append(str(unreadable_image(path, reason)))
-    return problems
+    folder = Path(folder)
+    problems: list[RecordingsError] = []
+    read_folder(folder, problems.append)
+    # Also where another part of the folder is so wrong that there are no recordings.
+    stimuli = read_table(folder / STIMULI, ("filename",), lambda problem: None)
+    filenames = () if stimuli is None else stimuli.columns["filename"]
+    images = [folder / "stimuli" / name for name in filenames if not leaves_folder(name)]
+    with progress_bar("Decoding the images", len(images)) as advance:
+        for path in images:
+            try:
+                if path.is_file():
+                    check_image(path.read_bytes(), path)
+            except RecordingsError as problem:
+                problems.append(problem)
+            advance(1)
+    return [str(problem) for problem in problems]

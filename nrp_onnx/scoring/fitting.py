@@ -104,7 +104,8 @@ def fit_folds(
             targets = (rates - scaling.offset) / scaling.scale
 
             def restore(predicted: np.ndarray, scaling: Scaling = scaling) -> np.ndarray:
-                return predicted * scaling.scale + scaling.offset
+                rates: np.ndarray = predicted * scaling.scale + scaling.offset
+                return rates
 
             bases = [fit_basis(x, k, train) for x, k in zip(activations, grams, strict=True)]
             joined = np.hstack([basis.coordinates for basis in bases])

@@ -134,15 +134,21 @@ def score(
             notes.say(f"the layer {feature.layer.name} is the same for every image")
     names = [feature.layer.name for feature in features]
     with _timed(timings, "fitting_s"):
-        fits = fit_folds(
-            activations, names, recordings, folds, space, normalise, options.seed
-        )
+        fits = fit_folds(activations, names, recordings, folds, space, normalise, options.seed)
     with _timed(timings, "scoring_s"):
         regions = score_regions(recordings, fits, folds, options.seed)
     nrp_error = float(np.mean([region["nrp_error"]["value"] for region in regions.values()]))
     with _timed(timings, "export_s"):
         difference = _export(
-            folder, backbone, preprocessing, features, activations, recordings, folds[0], fits, regions
+            folder,
+            backbone,
+            preprocessing,
+            features,
+            activations,
+            recordings,
+            folds[0],
+            fits,
+            regions,
         )
         write_predictions(folder / "predictions.parquet", recordings, folds, fits.predictions)
     result = {
@@ -294,7 +300,9 @@ def _export(
     feed = {name: x[fold.test] for name, x in zip(names, inputs, strict=True)}
     rates = session.run(None, feed)[0]
     deviation = np.nanstd(recordings.averages, axis=0)
-    shift = np.abs(rates - fits.predictions["nrp"][fold.test]) / np.where(deviation > 0, deviation, 1)
+    shift = np.abs(rates - fits.predictions["nrp"][fold.test]) / np.where(
+        deviation > 0, deviation, 1
+    )
     if shift.max() > _EXPORT_TOLERANCE:
         raise ModelError(
             "the exported head does not give the scored rates",

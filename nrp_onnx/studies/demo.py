@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from nrp_onnx.activations.images import decode_image
@@ -20,7 +21,8 @@ from nrp_onnx.scoring.pipeline import ScoreOptions, score
 from nrp_onnx.scoring.splits import STRATIFY_ON
 
 _WIDTHS = (16, 32, 64, 96)
-_EPOCHS = 12
+_EPOCHS = 16
+_PIXELS = 64
 _SEED = 0
 
 
@@ -69,7 +71,9 @@ def run_demo(out: Path, choice: str) -> dict[str, dict[str, Any]]:
     untrained = SmallCnn(len(set(labels)))
     trained = copy.deepcopy(untrained)
     accuracy = _train(trained, images, np.unique(labels, return_inverse=True)[1])
-    print(f"Trained on the objects: {accuracy:.0%} of new images right (chance {1 / len(set(labels)):.0%})")
+    print(
+        f"Trained on the objects: {accuracy:.0%} of new images right (chance {1 / len(set(labels)):.0%})"
+    )
     # Converters are plug-ins: core code reaches them by name only.
     converter = importlib.import_module("nrp_onnx.converters.torch")
     results = {}
@@ -100,7 +104,13 @@ def run_demo(out: Path, choice: str) -> dict[str, dict[str, Any]]:
 
 def _images(recordings: Recordings) -> Tensor:
     """All stimuli as the network takes them: float32 (n, 3, H, W) from -1 to 1."""
-    pixels = np.stack([decode_image(path) for path in recordings.stimulus_paths])
+    size = (_PIXELS, _PIXELS)
+    pixels = np.stack(
+        [
+            np.asarray(Image.fromarray(decode_image(path)).resize(size, Image.Resampling.BILINEAR))
+            for path in recordings.stimulus_paths
+        ]
+    )
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 

@@ -7,86 +7,107 @@ import numpy as np
 
 from nrp_onnx.files import whole_folder
 from nrp_onnx.progress import progress_bar
-from nrp_onnx.recordings.folder import load_recordings, write_tables
+from nrp_onnx.recordings.folder import check_free, load_recordings, write_tables
 from nrp_onnx.recordings.simulation import sites as model
-from nrp_onnx.recordings.simulation.stimuli import CATEGORIES, PIXELS, draw_latents, render
+from nrp_onnx.recordings.simulation.stimuli import OBJECT_NAMES, PIXELS, draw_latents, render
 from nrp_onnx.recordings.types import Recordings
 
 #: Goes up with every change that changes a byte of what is simulated.
-SIMULATION_VERSION = 1
+SIMULATION_VERSION = 2
 N_STIMULI = 3200
 REPETITIONS = 10
-#: Rates are divided by the standard deviation of a single response to the blank stimulus.
-_BLANK_SD = float(np.sqrt(model.FANO_FACTOR * model.BLANK_COUNT))
-_BLOCK = 64
+_LATENTS = ("x", "y", "size", "rotation", "azimuth", "tilt")
+_BLOCK = 32
 
 
 def simulate_recordings(folder: Path, n_stimuli: int = N_STIMULI, seed: int = 0) -> Recordings:
     """Render stimuli and simulate the responses of 88 V4-like and 168 IT-like sites.
 
-    The same seed and number give the same bytes. Rates are (count - blank) / s, with the expected
-    count for a blank grey stimulus and the standard deviation s of one response to it; the
-    noise-free rates are kept beside the noisy ones.
+    The same seed and number give the same bytes. With b the expected count of a site for a blank
+    grey stimulus, its rates are (count - b) / sqrt(F b): relative to the blank, in standard
+    deviations of the counts for it, F being the Fano factor. ``noise_free`` is their expectation.
+
+    Args:
+        folder: a new or empty folder, which is written whole or not at all.
+        n_stimuli: the first of an endless series of images; the categories take turns.
+        seed: of images, sites and trial noise.
+
+    Raises:
+        OutputError: if the folder is taken.
     """
-    latents = [draw_latents(seed, index) for index in range(n_stimuli)]
-    names = [f"sim{seed}_{index:05d}" for index in range(n_stimuli)]
+    check_free(folder)
+    names = [f"simulated_{seed}_{index:05d}" for index in range(n_stimuli)]
     with whole_folder(folder) as part:
         (part / "stimuli").mkdir()
-
-        def block(start: int) -> np.ndarray:
-            energies = []
-            for index in range(start, min(start + _BLOCK, n_stimuli)):
-                image = render(seed, index)
-                image.save(part / "stimuli" / f"{names[index]}.png", compress_level=6)
-                energies.append(np.asarray(image.convert("L"), np.float32) / 255)
-            advance(len(energies))
-            return model.gabor_energy(np.stack(energies))
-
-        with (
-            progress_bar("Rendering simulated stimuli", n_stimuli) as advance,
-            ThreadPoolExecutor() as pool,
-        ):
-            energy = np.concatenate(list(pool.map(block, range(0, n_stimuli, _BLOCK))))
-        rng = np.random.default_rng([seed, n_stimuli])
-        v4 = model.v4_drive(energy, model.N_V4, rng)
-        drive = np.hstack([v4, model.it_drive(latents, v4, model.N_IT, rng)])
-        expected = model.expected_counts(drive, rng)
-        counts = model.draw_counts(expected, REPETITIONS, rng)
-        n_sites = expected.shape[1]
-        rates = ((counts - model.BLANK_COUNT) / _BLANK_SD).astype(np.float32)
-        regions = ("V4",) * model.N_V4 + ("IT",) * model.N_IT
-        recordings = Recordings(
-            name=f"simulated:{n_stimuli}",
-            stimulus_ids=tuple(names),
-            stimulus_paths=tuple(part / "stimuli" / f"{name}.png" for name in names),
-            stimulus_labels={
-                "object_name": tuple(CATEGORIES[row.category] for row in latents),
-                **{
-                    name: tuple(f"{getattr(row, name):.6f}" for row in latents)
-                    for name in ("x", "y", "size", "rotation", "tilt")
-                },
-            },
-            site_ids=tuple(f"{region}_{i:03d}" for i, region in enumerate(regions)),
-            regions=regions,
-            site_labels={"animal": tuple(f"simulated {1 + i % 2}" for i in range(n_sites))},
-            responses=rates.transpose(1, 0, 2).reshape(-1, n_sites),
-            presentation_stimulus=np.repeat(np.arange(n_stimuli), REPETITIONS),
-            repetition=np.tile(np.arange(REPETITIONS, dtype=np.int32), n_stimuli),
-            units="(spike count - blank) / s.d. of a blank response",
-            normalised=True,
-            time_window_ms=(70.0, 170.0),
-            licence="CC0-1.0",
-            simulated=True,
-            provenance={
-                "simulation_version": SIMULATION_VERSION,
-                "seed": seed,
-                "n_stimuli": n_stimuli,
-                "pixels": PIXELS,
-                "repetitions": REPETITIONS,
-                "blank_count": model.BLANK_COUNT,
-                "fano_factor": model.FANO_FACTOR,
-            },
-            noise_free=((expected - model.BLANK_COUNT) / _BLANK_SD).astype(np.float32),
-        )
+        energy = _render_all(part / "stimuli", names, seed)
+        recordings = _respond(part / "stimuli", names, energy, seed)
         write_tables(recordings, [f"{name}.png" for name in names], part)
     return load_recordings(folder)
+
+
+def _render_all(folder: Path, names: list[str], seed: int) -> np.ndarray:
+    """Write the images; their Gabor energy, float32 (n_images, maps, GRID, GRID)."""
+
+    def block(start: int) -> np.ndarray:
+        luminance = []
+        for index in range(start, min(start + _BLOCK, len(names))):
+            image = render(seed, index)
+            image.save(folder / f"{names[index]}.png", compress_level=4)
+            grey = image.convert("L").reduce(PIXELS // model.LUMINANCE_PIXELS)
+            luminance.append(np.asarray(grey, np.float32) / 255)
+            advance(1)
+        return model.gabor_energy(np.stack(luminance))
+
+    with (
+        progress_bar("Rendering simulated stimuli", len(names)) as advance,
+        ThreadPoolExecutor() as pool,
+    ):
+        return np.concatenate(list(pool.map(block, range(0, len(names), _BLOCK))))
+
+
+def _respond(folder: Path, names: list[str], energy: np.ndarray, seed: int) -> Recordings:
+    """The responses of all sites to the images, in units of the blank."""
+    latents = [draw_latents(seed, index) for index in range(len(names))]
+    # Other third words than those of the images, whose generators are (seed, index, 0 or 1).
+    for_sites, for_trials = (np.random.default_rng([seed, 0, purpose]) for purpose in (2, 3))
+    v4 = model.v4_drive(energy, for_sites)
+    drive = np.hstack([v4, model.it_drive(latents, v4, for_sites)])
+    n_sites = drive.shape[1]
+    blank = model.blank_counts(n_sites, for_sites)
+    scale = np.sqrt(model.FANO_FACTOR * blank)
+    expected = model.expected_counts(drive, blank, for_sites)
+    counts = model.draw_counts(expected, REPETITIONS, for_trials)
+    regions = ("V4",) * model.N_V4 + ("IT",) * model.N_IT
+    return Recordings(
+        name=f"simulated:{len(names)}",
+        stimulus_ids=tuple(names),
+        stimulus_paths=tuple(folder / f"{name}.png" for name in names),
+        stimulus_labels={
+            "object_name": tuple(OBJECT_NAMES[row.category] for row in latents),
+            **{key: tuple(str(getattr(row, key)) for row in latents) for key in _LATENTS},
+        },
+        site_ids=tuple(f"{region}_{i:03d}" for i, region in enumerate(regions)),
+        regions=regions,
+        site_labels={
+            "animal": tuple(f"simulated {1 + i % 2}" for i in range(n_sites)),
+            "blank_count": tuple(str(count) for count in blank.tolist()),
+        },
+        responses=((counts - blank) / scale).astype(np.float32).reshape(-1, n_sites),
+        presentation_stimulus=np.repeat(np.arange(len(names)), REPETITIONS),
+        repetition=np.tile(np.arange(REPETITIONS, dtype=np.int32), len(names)),
+        units="(spike count - mean count for a blank) / s.d. of the counts for a blank",
+        normalised=True,
+        time_window_ms=(70.0, 170.0),
+        licence="CC0-1.0",
+        citation=None,
+        simulated=True,
+        provenance={
+            "simulation_version": SIMULATION_VERSION,
+            "seed": seed,
+            "n_stimuli": len(names),
+            "pixels": PIXELS,
+            "repetitions": REPETITIONS,
+            "fano_factor": model.FANO_FACTOR,
+        },
+        noise_free=((expected - blank) / scale).astype(np.float32),
+    )

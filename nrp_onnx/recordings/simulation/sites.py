@@ -1,10 +1,11 @@
 """The simulated sites: a non-linear model of V4 and IT whose truth is known.
 
 V4-like sites see a window of the image through Gabor energy (Adelson & Bergen 1985) with divisive
-normalisation (Heeger 1992); each multiplies the energies of two orientations at two places (a
-conjunction, as of a curve) and passes the product through a power law. IT-like sites are built on
-the latent variables of the image: a sparse preference for categories times tuning to place, size
-and pose, plus a small V4-like drive, rectified.
+normalisation (Heeger 1992). Each multiplies the energies of two orientations at two neighbouring
+places, a conjunction as of a curve or a corner (Pasupathy & Connor 1999), is suppressed by a third,
+and passes the rectified difference through a power law. IT-like sites are built on the latent
+variables of the image: a sparse preference for categories times tuning to place, size and pose,
+plus a small V4-like drive, rectified.
 """
 
 from collections.abc import Sequence
@@ -12,93 +13,117 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.fft
 
-from nrp_onnx.recordings.simulation.stimuli import CATEGORIES, Latents
+from nrp_onnx.recordings.simulation.stimuli import OBJECT_NAMES, Latents
 
 N_V4, N_IT = 88, 168
-#: Mean spike count of a site for a blank grey stimulus, in the window of 100 ms.
-BLANK_COUNT = 4.0
 #: Variance of the spike counts over their mean.
 FANO_FACTOR = 1.3
 _ORIENTATIONS = 6
-_WAVELENGTHS = (6.0, 12.0)
-_GRID = 12
+_WAVELENGTHS = (4.0, 8.0)  # pixels of the luminance
+#: Side of the luminance images that the sites see.
+LUMINANCE_PIXELS = 64
+_GRID = 16
+#: Energy at which a place is driven to half: that of a faint texture.
+_SEMI_SATURATION = 1e-4
 
 
 def gabor_energy(images: np.ndarray) -> np.ndarray:
-    """Normalised Gabor energy, float32 (n_images, wavelengths x orientations, GRID, GRID).
+    """Root of the normalised Gabor energy: zero for a blank image.
 
     Args:
-        images: luminance from 0 to 1, float32 (n_images, pixels, pixels).
+        images: luminance from 0 to 1, float32 (n_images, side, side), side LUMINANCE_PIXELS.
+
+    Returns:
+        float32 array of shape (n_images, wavelengths x orientations, GRID, GRID).
     """
-    n, pixels, _ = images.shape
-    centred = images - images.mean(axis=(1, 2), keepdims=True)
-    spectra = scipy.fft.fft2(centred, workers=2)
-    fy, fx = np.fft.fftfreq(pixels)[:, None], np.fft.fftfreq(pixels)[None, :]
+    n, block = len(images), LUMINANCE_PIXELS // _GRID
+    spectra = scipy.fft.fft2(images - images.mean(axis=(1, 2), keepdims=True))
+    fy, fx = np.fft.fftfreq(LUMINANCE_PIXELS)[:, None], np.fft.fftfreq(LUMINANCE_PIXELS)[None, :]
     maps = []
     for wavelength in _WAVELENGTHS:
         for angle in np.pi * np.arange(_ORIENTATIONS) / _ORIENTATIONS:
             # A Gaussian on one side of the spectrum gives the two phases as one complex filter.
-            distance = (fx - np.cos(angle) / wavelength) ** 2 + (fy - np.sin(angle) / wavelength) ** 2
-            response = np.exp(-distance * wavelength**2 * 2).astype(np.float32)
-            energy = np.abs(scipy.fft.ifft2(spectra * response, workers=2)) ** 2
-            block = pixels // _GRID
+            distance = np.hypot(fx - np.cos(angle) / wavelength, fy - np.sin(angle) / wavelength)
+            passed = np.exp(-2 * (distance * wavelength) ** 2).astype(np.float32)
+            phases = scipy.fft.ifft2(spectra * passed)
+            energy = phases.real**2 + phases.imag**2
             maps.append(energy.reshape(n, _GRID, block, _GRID, block).mean(axis=(2, 4)))
     energies = np.stack(maps, axis=1)
     pool = energies.mean(axis=1, keepdims=True)
-    normalised: np.ndarray = np.sqrt(energies / (pool + pool.mean()))
-    return normalised.astype(np.float32)
+    root: np.ndarray = np.sqrt(energies / (pool + _SEMI_SATURATION))
+    return root.astype(np.float32)
 
 
-def v4_drive(energy: np.ndarray, n_sites: int, rng: np.random.Generator) -> np.ndarray:
-    """Drive of V4-like sites, float64 (n_images, n_sites), not negative."""
+def v4_drive(energy: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Drive of the V4-like sites, float64 (n_images, N_V4), not negative.
+
+    Args:
+        energy: of `gabor_energy`.
+    """
     n_maps = energy.shape[1]
     grid = np.arange(_GRID)
-    drives = []
-    for _ in range(n_sites):
-        centre, width = rng.uniform(2, _GRID - 3, 2), rng.uniform(1.2, 2.5)
-        parts = []
-        for _ in range(2):
+    windows = np.zeros((N_V4, 3, n_maps, _GRID, _GRID), np.float32)
+    for site in windows:
+        centre, width = rng.uniform(3, _GRID - 4, 2), rng.uniform(1.0, 2.5)
+        for part, orientation in zip(site, rng.choice(n_maps, 3, replace=False), strict=True):
             y, x = centre + rng.uniform(-1.5, 1.5, 2)
             window = np.exp(-((grid[:, None] - y) ** 2 + (grid - x) ** 2) / (2 * width**2))
-            orientation = np.zeros(n_maps)
-            orientation[rng.choice(n_maps, 2, replace=False)] = 1.0, 0.5
-            parts.append(np.einsum("nmyx,m,yx->n", energy, orientation, window / window.sum(), optimize=True))
-        drives.append((parts[0] * parts[1]) ** rng.uniform(0.8, 1.4))
-    return np.stack(drives, axis=1)
+            part[orientation] = window / window.sum()
+    seen = energy.reshape(len(energy), -1) @ windows.reshape(3 * N_V4, -1).T
+    first, second, third = np.moveaxis(seen.astype(np.float64).reshape(-1, N_V4, 3), 2, 0)
+    rectified = np.maximum(first * second - 0.3 * third, 0)
+    drive: np.ndarray = rectified ** rng.uniform(0.6, 1.2, N_V4)
+    return drive
 
 
-def it_drive(
-    latents: Sequence[Latents], v4: np.ndarray, n_sites: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Drive of IT-like sites, float64 (n_images, n_sites), not negative."""
+def it_drive(latents: Sequence[Latents], v4: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Drive of the IT-like sites, float64 (n_images, N_IT), not negative.
+
+    Args:
+        latents: one an image.
+        v4: drive of the V4-like sites to the same images.
+    """
     category = np.array([row.category for row in latents])
     place = np.array([(row.x, row.y) for row in latents])
     size = np.array([row.size for row in latents])
-    pose = np.array([row.rotation for row in latents])
-    early = v4 / v4.mean(axis=0)
+    rotation, azimuth = np.deg2rad([(row.rotation, row.azimuth) for row in latents]).T
+    early = v4 / np.maximum(v4.mean(axis=0), 1e-12)
     drives = []
-    for _ in range(n_sites):
-        preference = rng.gamma(0.5, 1.0, len(CATEGORIES))
-        centre, spread = rng.uniform(-0.3, 0.3, 2), rng.uniform(0.4, 0.9)
-        tuned = np.exp(-((place - centre) ** 2).sum(axis=1) / (2 * spread**2))
-        tuned *= 1 / (1 + np.exp(-(size - rng.uniform(0.3, 0.5)) / 0.08))
-        tuned *= 1 + rng.uniform(0, 0.7) * np.cos(2 * (pose - rng.uniform(-np.pi, np.pi)))
+    for _ in range(N_IT):
+        preference = rng.gamma(0.5, 1.0, len(OBJECT_NAMES))
+        centre, tolerance = rng.uniform(-0.15, 0.15, 2), rng.uniform(0.15, 0.4)
+        tuned = np.exp(-((place - centre) ** 2).sum(axis=1) / (2 * tolerance**2))
+        tuned /= 1 + np.exp(-(size - rng.uniform(0.45, 0.75)) / 0.08)
+        tuned *= np.exp(rng.uniform(0, 1) * (np.cos(rotation - rng.uniform(-0.7, 0.7)) - 1))
+        tuned *= np.exp(rng.uniform(0, 1) * (np.cos(azimuth - rng.uniform(-1.3, 1.3)) - 1))
         low = early[:, rng.integers(early.shape[1])]
-        drives.append(np.maximum(preference[category] * tuned + 0.15 * (low - 1), 0))
+        drives.append(np.maximum(preference[category] * tuned + 0.1 * (low - 1), 0))
     return np.stack(drives, axis=1)
 
 
-def expected_counts(drive: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Expected spike counts in 100 ms: the blank rate plus the drive, 3 to 8 spikes in its spread."""
-    gain = rng.uniform(3.0, 8.0, drive.shape[1])
-    return BLANK_COUNT + gain * drive / drive.std(axis=0)
+def blank_counts(n_sites: int, rng: np.random.Generator) -> np.ndarray:
+    """Expected spike counts for the blank grey stimulus, float64 (n_sites,)."""
+    return rng.uniform(2.0, 5.0, n_sites).round(4)
+
+
+def expected_counts(drive: np.ndarray, blank: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Expected spike counts in the window, float64 (n_images, n_sites): blank plus driven.
+
+    The gain of a site is such that its expected counts vary over the images with a standard
+    deviation of 1.2 to 3.5 spikes, which makes recordings about as reliable as real ones.
+    """
+    spread = drive.std(axis=0)
+    gain = np.exp(rng.uniform(np.log(1.2), np.log(3.5), len(blank)))
+    expected: np.ndarray = blank + gain * drive / np.where(spread > 0, spread, 1)
+    return expected
 
 
 def draw_counts(expected: np.ndarray, repetitions: int, rng: np.random.Generator) -> np.ndarray:
-    """Spike counts (repetitions, n_images, n_sites): Poisson with a gamma-distributed rate.
+    """Spike counts (n_images, repetitions, n_sites): Poisson with a gamma-distributed rate.
 
     Their mean is ``expected`` and their variance `FANO_FACTOR` times it.
     """
     scale = FANO_FACTOR - 1
-    rates = rng.gamma(expected / scale, scale, (repetitions, *expected.shape))
+    n_images, n_sites = expected.shape
+    rates = rng.gamma(expected[:, None] / scale, scale, (n_images, repetitions, n_sites))
     return rng.poisson(rates)

@@ -1,0 +1,103 @@
+"""What a converter gives: an ONNX backbone with its layers named and its origin written into it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+
+from nrp_onnx.backbone.layer_table import (
+    LAYERS_KEY,
+    PREPROCESSING_KEY,
+    SOURCE_KEY,
+    Layer,
+    layers_to_json,
+)
+from nrp_onnx.backbone.preprocessing import Preprocessing
+from nrp_onnx.files import whole_file
+
+
+@dataclass(frozen=True)
+class ConvertedModel:
+    """An ONNX backbone whose outputs are the model's own, then one for each layer.
+
+    Attributes:
+        onnx: the model; its metadata holds the layer table, the preprocessing and the source.
+        layers: the layer table.
+    """
+
+    onnx: onnx.ModelProto
+    layers: list[Layer]
+
+    def save(self, path: Path) -> None:
+        """Write the model to one file, whole or not at all."""
+        with whole_file(Path(path)) as part:
+            part.write_bytes(self.onnx.SerializeToString())
+
+
+def name_outputs(model: ir.Model, names: Sequence[str], taken: Sequence[str]) -> list[str]:
+    """Give the graph's outputs these names, in place; other values that have one make way.
+
+    Args:
+        names: one for each output, in order.
+        taken: names of other values that must stay.
+
+    Returns:
+        The names given: those asked for, but for such as are taken or come twice.
+    """
+    outputs = list(model.graph.outputs)
+    given: list[str] = []
+    for name in names:
+        given.append(_free(name, {*given, *taken}))
+    others = [value for value in values_of(model) if value not in outputs]
+    used = {*given, *(value.name for value in others if value.name)}
+    clashing = [value for value in others if value.name in given]
+    elsewhere: list[str] = []
+    for value in clashing:
+        elsewhere.append(_free(f"{value.name}/inner", used))
+        used.add(elsewhere[-1])
+    ir.convenience.rename_values([*clashing, *outputs], [*elsewhere, *given])
+    return given
+
+
+def strip_metadata(model: ir.Model, keep: frozenset[str]) -> None:
+    """Remove, in place, all metadata and doc strings but these keys of the nodes.
+
+    Exporters leave stack traces there, and with them the paths of the user's files.
+    """
+    for node in model.graph.all_nodes():
+        node.doc_string = None
+        for key in node.metadata_props.keys() - keep:
+            del node.metadata_props[key]
+    parts: list[ir.Model | ir.Graph | ir.Value] = [model, model.graph, *values_of(model)]
+    for part in parts:
+        part.doc_string = None
+        part.metadata_props.clear()
+
+
+def write_metadata(
+    model: ir.Model,
+    layers: Sequence[Layer],
+    preprocessing: Preprocessing,
+    source: Mapping[str, Any],
+) -> None:
+    """Put what the toolkit reads into the model's ``metadata_props``, in place."""
+    model.metadata_props[LAYERS_KEY] = layers_to_json(layers)
+    model.metadata_props[PREPROCESSING_KEY] = json.dumps(preprocessing.to_json())
+    model.metadata_props[SOURCE_KEY] = json.dumps(source, allow_nan=False)
+
+
+def values_of(model: ir.Model) -> list[ir.Value]:
+    """All values of a graph: its inputs, its initialisers and what its nodes make."""
+    inner = (value for node in model.graph.all_nodes() for value in node.outputs)
+    return list(dict.fromkeys([*model.graph.inputs, *model.graph.initializers.values(), *inner]))
+
+
+def _free(name: str, taken: set[str]) -> str:
+    free, number = name, 1
+    while free in taken:
+        free, number = f"{name}~{number}", number + 1
+    return free
