@@ -140,7 +140,7 @@ def predict(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option("-o", "--out", help="Output folder.")] = Path("demo"),
-    recordings: Annotated[str, typer.Option(help="simulated or simulated:N.")] = "simulated:1200",
+    recordings: Annotated[str, typer.Option(help="simulated or simulated:N.")] = "simulated:960",
 ) -> None:
     """Train a small network, and score it beside its untrained twin on simulated recordings.
 
