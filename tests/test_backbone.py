@@ -52,7 +52,8 @@ def test_raw_preprocessing_resizes_like_pillow(identity: Path, size: tuple[int, 
     expected = Image.fromarray(pixels).resize((24, 24), Image.Resampling.BILINEAR)
     found = run_graph(identity, PRESETS["raw"], "y", Reduction("none"), pixels[None])
     found = found.reshape(3, 24, 24).transpose(1, 2, 0)
-    assert np.abs(found - np.asarray(expected, np.float32)).max() <= 1.0  # Pillow rounds
+    # Pillow rounds after each of its two passes, in fixed point: half a level each, and a little.
+    assert np.abs(found - np.asarray(expected, np.float32)).max() <= 1.01
 
 
 @pytest.mark.parametrize("preset", ["imagenet", "tf", "caffe"])
