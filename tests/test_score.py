@@ -147,7 +147,7 @@ def test_bad_input_is_one_line(model_path: Path, recordings_folder: Path, tmp_pa
         ((tmp_path / "none.onnx", *at), ["none.onnx", "no such model"]),
         ((truncated, *at), ["truncated.onnx", "expected a whole ONNX model"]),
         ((model_path, *at, "--layers", "0,3x"), ["'3x'", "expected one of", "nrp-onnx layers"]),
-        ((model_path, *at, "--region", "IT"), ["'IT'", "expected one of V4"]),
+        ((model_path, *at, "--region", "IT"), ["--region", "of V4", "found IT"]),
         ((model_path, *at, "--reduce", "pool"), ["--reduce", "avgpool:K"]),
         ((model_path, *at, "--preprocess", "vgg"), ["--preprocess", "imagenet", "'vgg'"]),
         ((model_path, *at, "--folds", "30"), ["--folds", "2 to 10"]),
