@@ -105,6 +105,8 @@ def test_a_second_run_does_nothing_again(
     assert "NRP head" in run.stdout
     again = nrp_onnx(*given, "--search", "quick", "--overwrite")
     assert "nothing is extracted" in again.stderr
+    result = json.loads((run_folder / "result.json").read_text())
+    assert result["provider"] == "CPUExecutionProvider"
     for path in run_folder.glob("activations/*.parquet"):
         assert path.stat().st_mtime_ns == before[path]
     assert_user_error(nrp_onnx(*given, "--search", "paper"), run_folder, "another run", "search")

@@ -28,12 +28,13 @@ class Extraction:
 
     Attributes:
         paths: the Parquet file of each feature.
-        provider: ONNX Runtime's execution provider, or None if nothing had to be run.
+        provider: ONNX Runtime's execution provider that computed them, now or when they were stored;
+            several with commas where the layers were computed on several.
         n_extracted: how many layers were computed, the others being there already.
     """
 
     paths: list[Path]
-    provider: str | None
+    provider: str
     n_extracted: int
 
 
@@ -67,20 +68,25 @@ def extract_activations(
         }
         for feature in features
     ]
-    todo = [i for i, path in enumerate(paths) if stored_facts(path) != facts[i]]
+    stored = [stored_facts(path) or {} for path in paths]
+    todo = [
+        i for i, held in enumerate(stored) if held.get("fingerprint") != facts[i]["fingerprint"]
+    ]
+    providers = {held["provider"] for i, held in enumerate(stored) if i not in todo}
     if not todo:
         notes.say("the activations are there already: nothing is extracted")
-        return Extraction(paths, None, 0)
+        return Extraction(paths, ",".join(sorted(providers)), 0)
     asked = [features[i] for i in todo]
     graph = build_feature_graph(backbone, preprocessing, asked)
     proto = to_checked_proto(graph, "feature graph")
     session = open_session(proto.SerializeToString(), device, notes, backbone.path)
+    provider = session.get_providers()[0]
     names = [feature.layer.name for feature in asked]
     with ExitStack() as stack:
         writers = []
         for i, feature in zip(todo, asked, strict=True):
             part = stack.enter_context(whole_file(paths[i]))
-            writer = LayerWriter(part, feature.n_features, facts[i])
+            writer = LayerWriter(part, feature.n_features, {**facts[i], "provider": provider})
             stack.callback(writer.close)
             writers.append(writer)
         advance = stack.enter_context(
@@ -106,4 +112,4 @@ def extract_activations(
                     )
                 writer.write(ids, output)
             advance(len(ids))
-    return Extraction(paths, session.get_providers()[0], len(todo))
+    return Extraction(paths, ",".join(sorted(providers | {provider})), len(todo))

@@ -288,7 +288,7 @@ def _export(
         SITES_KEY: json.dumps(recordings.site_ids),
         UNITS_KEY: recordings.units,
         SCORES_KEY: {
-            name: {"nrp_error": region["nrp_error"], "region_of": recordings.name}
+            name: {"nrp_error": region["nrp_error"], "recordings": recordings.name}
             for name, region in regions.items()
         },
         "nrp_onnx.regions": json.dumps(recordings.regions),
