@@ -1,11 +1,12 @@
-"""What a converter gives: an ONNX backbone with its layers named and its origin written into it."""
+"""What a converter makes: an ONNX backbone with its layers named and its origin written into it."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 
@@ -19,20 +20,28 @@ from nrp_onnx.backbone.layer_table import (
 from nrp_onnx.backbone.preprocessing import Preprocessing
 from nrp_onnx.files import whole_file
 
+#: Runs the source model on a batch in the backbone's own layout and dtype; each layer by its name.
+RunSource = Callable[[np.ndarray], dict[str, np.ndarray]]
+
 
 @dataclass(frozen=True)
 class ConvertedModel:
     """An ONNX backbone whose outputs are the model's own, then one for each layer.
 
     Attributes:
-        onnx: the model; its metadata holds the layer table, the preprocessing and the source.
+        onnx: the model; its metadata holds the layer table, the preprocessing and the source, and
+            once it is checked (`nrp_onnx.converters.parity`) the parity with its source.
         layers: the layer table.
+        preprocessing: with size, layout and dtype filled in.
+        run_source: the model that it was made from, to compare with.
     """
 
     onnx: onnx.ModelProto
     layers: list[Layer]
+    preprocessing: Preprocessing
+    run_source: RunSource
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write the model to one file, whole or not at all."""
         with whole_file(Path(path)) as part:
             part.write_bytes(self.onnx.SerializeToString())

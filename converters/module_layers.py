@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -66,6 +67,21 @@ def find_layers(module: nn.Module, example: Tensor) -> Plan:
     pairs = enumerate(zip(two.results, three.results, strict=True))
     results = [place for place, pair in pairs if _shape_of_one(*pair) is not None]
     return Plan(two.paths, layers, results)
+
+
+def layer_outputs(module: nn.Module, images: Tensor, plan: Plan) -> dict[int, np.ndarray]:
+    """What each layer of the plan makes of images, by the number of its call."""
+    found: dict[int, np.ndarray] = {}
+
+    def keep(number: int, _: nn.Module, output: Any) -> None:
+        if number in plan.layers:
+            (tensor,) = tensors_in(output)
+            found[number] = tensor.detach().clone().cpu().numpy()
+
+    buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    with watched(module, keep, lambda result: result):
+        torch.func.functional_call(module, buffers, (images,))
+    return found
 
 
 def some_images(example: Tensor, batch: int) -> Tensor:

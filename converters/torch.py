@@ -14,6 +14,7 @@ from contextlib import contextmanager, redirect_stderr
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 import torch
 from torch import Tensor, nn
@@ -29,7 +30,13 @@ from nrp_onnx.converters.converted_model import (
     write_metadata,
 )
 from nrp_onnx.converters.module_calls import tensors_in, watched
-from nrp_onnx.converters.module_layers import Plan, failure, find_layers, some_images
+from nrp_onnx.converters.module_layers import (
+    Plan,
+    failure,
+    find_layers,
+    layer_outputs,
+    some_images,
+)
 from nrp_onnx.errors import ModelError, OptionError
 
 _INPUT, _OUTPUT, _BATCH = "input", "output", "batch"
@@ -87,7 +94,14 @@ def convert(
     ]
     strip_metadata(model, keep=frozenset({TORCH_SCOPES}))
     write_metadata(model, table, spec, origin)
-    return ConvertedModel(ir.to_proto(model), table)
+
+    def run_source(images: np.ndarray) -> dict[str, np.ndarray]:
+        with _evaluation(module):
+            batch = torch.from_numpy(images).to(example_input.device)
+            found = layer_outputs(module, batch, plan)
+        return {layer.name: found[number] for number, layer in plan.layers.items()}
+
+    return ConvertedModel(ir.to_proto(model), table, spec, run_source)
 
 
 def _origin(module: nn.Module, source: Mapping[str, Any]) -> dict[str, Any]:

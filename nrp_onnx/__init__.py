@@ -6,13 +6,20 @@ from typing import TYPE_CHECKING, Any
 from nrp_onnx.errors import NrpOnnxError
 
 if TYPE_CHECKING:
+    from nrp_onnx.converters.conversion import convert
     from nrp_onnx.scoring.pipeline import ScoreOptions, score
 
-__all__ = ["NrpOnnxError", "ScoreOptions", "score"]
+__all__ = ["NrpOnnxError", "ScoreOptions", "convert", "score"]
+
+# PyTorch and scikit-learn take seconds to import: only when they are used.
+_HOMES = {
+    "ScoreOptions": "nrp_onnx.scoring.pipeline",
+    "convert": "nrp_onnx.converters.conversion",
+    "score": "nrp_onnx.scoring.pipeline",
+}
 
 
 def __getattr__(name: str) -> Any:
-    # PyTorch and scikit-learn take seconds to import: only when they are used.
-    if name in ("ScoreOptions", "score"):
-        return getattr(import_module("nrp_onnx.scoring.pipeline"), name)
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

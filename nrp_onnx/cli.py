@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from nrp_onnx.cli_convert import convert_command
 from nrp_onnx.cli_recordings import recordings_app
 from nrp_onnx.errors import NrpOnnxError
 
@@ -20,6 +21,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(recordings_app, name="recordings")
+app.command("convert")(convert_command)
 
 Model = Annotated[Path, typer.Argument(help="An ONNX backbone.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]

@@ -14,6 +14,7 @@ from nrp_onnx.errors import ModelError
 LAYERS_KEY = "nrp_onnx.layers"
 PREPROCESSING_KEY = "nrp_onnx.preprocessing"
 SOURCE_KEY = "nrp_onnx.source"
+PARITY_KEY = "nrp_onnx.parity"
 
 #: Names of the axes after the batch axis: channels first, channels last, tokens, plain features.
 LAYOUTS = ("NCHW", "NHWC", "NTC", "NC")

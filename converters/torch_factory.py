@@ -1,0 +1,44 @@
+"""SPEC ``torch:package.module:factory`` or ``torch:file.py:factory``: a user's own ``nn.Module``."""
+
+import torch
+from torch import nn
+
+from nrp_onnx.backbone.preprocessing import PRESETS
+from nrp_onnx.converters.converted_model import ConvertedModel
+from nrp_onnx.converters.factory import make_model
+from nrp_onnx.converters.request import Request
+from nrp_onnx.converters.torch import convert
+from nrp_onnx.errors import ModelError
+
+_SIZE = (224, 224)
+
+
+def from_spec(name: str, request: Request) -> ConvertedModel:
+    """Convert the module that a function returns, with the weights that it comes with.
+
+    Raises:
+        OptionError, ModelError: if there is no such function, it returns no module, or that cannot
+            be converted.
+    """
+    torch.manual_seed(request.seed)
+    module = make_model(name, "torch")
+    if not isinstance(module, nn.Module):
+        raise ModelError(
+            "the factory returns no PyTorch model",
+            where=f"torch:{name}",
+            expected="an nn.Module",
+            found=type(module).__name__,
+        )
+    spec = request.preprocessing
+    if spec is None:
+        spec = PRESETS["imagenet"]
+        request.notes.say(
+            "no preprocessing is named: taking imagenet (RGB 0-1, ImageNet mean and std); set it "
+            "with --preprocess"
+        )
+    height, width = request.input_size or _SIZE
+    if request.input_size is None:
+        request.notes.say(f"no --input-size is named: taking {height} x {width} pixels")
+    example = torch.zeros(1, 3, height, width, dtype=next(module.parameters()).dtype)
+    source = {"spec": f"torch:{name}", "seed": request.seed}
+    return convert(module, example, preprocessing=spec, source=source)

@@ -1,0 +1,70 @@
+"""The command nrp-onnx convert."""
+
+import importlib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nrp_onnx.errors import OptionError
+
+
+def convert_command(
+    spec: Annotated[
+        str,
+        typer.Argument(
+            help="torch:file.py:factory, torch:package.module:factory, torchvision:NAME, timm:NAME, "
+            "hf:NAME, keras:NAME, keras:FILE.keras, saved_model:DIR, tflite:FILE, "
+            "jax:package.module:factory, onnx:FILE or zoo:NAME."
+        ),
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The ONNX file to write.")],
+    weights: Annotated[
+        str | None,
+        typer.Option(help="none (random, from the seed), a name the source knows, or a file."),
+    ] = None,
+    preprocess: Annotated[
+        str | None,
+        typer.Option(help="imagenet, tf, caffe, raw or a JSON file. [default: the source's own]"),
+    ] = None,
+    input_size: Annotated[
+        str | None, typer.Option(help="HEIGHTxWIDTH in pixels. [default: the source's own]")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of random weights.")] = 0,
+    allow_mismatch: Annotated[
+        bool, typer.Option(help="Keep a model that differs from its source.")
+    ] = False,
+) -> None:
+    """Turn a model of any framework into an ONNX backbone with its layers exposed.
+
+    Example: nrp-onnx convert torch:my_models.py:make_network -o network.onnx --preprocess tf
+    """
+    from nrp_onnx.backbone.preprocessing import read_preprocessing
+    from nrp_onnx.notes import Notes
+
+    # Converters are plug-ins: core code reaches them by name only.
+    parity = importlib.import_module("nrp_onnx.converters.parity")
+    request = importlib.import_module("nrp_onnx.converters.request").Request(
+        weights=weights,
+        preprocessing=None if preprocess is None else read_preprocessing(preprocess),
+        input_size=None if input_size is None else _height_width(input_size),
+        seed=seed,
+        notes=Notes(),
+    )
+    model = importlib.import_module("nrp_onnx.converters.specs").convert_spec(spec, request)
+    print(parity.with_parity(model, allow_mismatch=allow_mismatch).summary())
+    model.save(out)
+    print(f"{out}: {len(model.layers)} layers; list them with: nrp-onnx layers {out}")
+
+
+def _height_width(text: str) -> tuple[int, int]:
+    height, _, width = text.lower().partition("x")
+    width = width or height
+    if not (height.isdecimal() and width.isdecimal() and int(height) > 0 and int(width) > 0):
+        raise OptionError(
+            "this is no image size",
+            where="--input-size",
+            expected="HEIGHTxWIDTH in pixels, such as 224x224",
+            found=repr(text),
+        )
+    return int(height), int(width)
