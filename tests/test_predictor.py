@@ -6,7 +6,13 @@ import torch
 from sklearn.cross_decomposition import PLSRegression
 from sklearn.linear_model import LinearRegression, Ridge
 
-from nrp_onnx.predictor.baselines import fit_predict, predict_ols, predict_pls, predict_ridge
+from nrp_onnx.predictor.baselines import (
+    BASELINES,
+    fit_predict,
+    predict_ols,
+    predict_pls,
+    predict_ridge,
+)
 from nrp_onnx.predictor.basis import fit_basis, gram
 from nrp_onnx.predictor.training import HeadConfig, TrainingPlan, train_head
 from nrp_onnx.scoring.metrics import bootstrap_interval, median_pearson_r, median_r2
@@ -37,15 +43,21 @@ def test_linear_baselines_are_those_on_raw_features(n_features: int) -> None:
         assert min(distances) < 2e-2
 
 
-def test_missing_responses_are_left_out_per_site() -> None:
+@pytest.mark.parametrize("name", BASELINES)
+def test_missing_responses_are_left_out_per_site(name: str) -> None:
     rng = np.random.default_rng(1)
     x, y = rng.standard_normal((60, 5)), rng.standard_normal((60, 3))
     y[:10, 1] = np.nan
-    found = fit_predict(predict_ols, x, y, x)
-    for site in range(3):
-        rows = ~np.isnan(y[:, site])
-        alone = LinearRegression().fit(x[rows], y[rows, site]).predict(x)
-        np.testing.assert_allclose(found[:, site], alone, atol=1e-10)
+    found = fit_predict(BASELINES[name], x, y, x)
+    alone = fit_predict(BASELINES[name], x[10:], y[10:, 1:2], x)
+    np.testing.assert_allclose(found[:, 1:2], alone, atol=1e-10)
+    if name == "ols":
+        for site in range(3):
+            rows = ~np.isnan(y[:, site])
+            expected = LinearRegression().fit(x[rows], y[rows, site]).predict(x)
+            np.testing.assert_allclose(found[:, site], expected, atol=1e-10)
+    if name == "mean":
+        np.testing.assert_allclose(found[0], np.nanmean(y, axis=0))
 
 
 def test_basis_projects_new_images_as_it_does_its_own() -> None:

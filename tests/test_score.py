@@ -1,8 +1,10 @@
 """The main job, through the command line."""
 
 import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -162,6 +164,56 @@ def test_bad_input_is_one_line(model_path: Path, recordings_folder: Path, tmp_pa
         assert_user_error(nrp_onnx("score", *arguments), *parts)
         assert not (tmp_path / "out" / "result.json").exists()
     assert (taken / "thesis.txt").read_text() == "mine"
+
+
+def _damaged(source: Path, folder: Path, damage: Callable[[Path], None]) -> Path:
+    shutil.copytree(source, folder)
+    damage(folder)
+    return folder
+
+
+def _cut_an_image(folder: Path) -> None:
+    image = folder / "stimuli" / "im07.png"
+    image.write_bytes(image.read_bytes()[:200])
+
+
+def _lose_a_stimulus(folder: Path) -> None:
+    lines = (folder / "stimuli.csv").read_text().splitlines()
+    (folder / "stimuli.csv").write_text("\n".join(lines[:-1]) + "\n")
+
+
+def _repeat_an_id(folder: Path) -> None:
+    table = (folder / "stimuli.csv").read_text()
+    (folder / "stimuli.csv").write_text(table.replace("s5,", "s4,"))
+
+
+def _silence_a_site(folder: Path) -> None:
+    table = pd.read_parquet(folder / "responses.parquet")
+    table["responses"] = [np.where(np.arange(6) == 2, np.nan, row) for row in table["responses"]]
+    table.to_parquet(folder / "responses.parquet")
+
+
+@pytest.mark.parametrize(
+    ("damage", "parts"),
+    [
+        (_cut_an_image, ["im07.png", "does not open", "200 bytes"]),
+        (_lose_a_stimulus, ["responses.parquet", "s39"]),
+        (_repeat_an_id, ["stimuli.csv", "stimulus_id comes twice", "'s4'"]),
+        (_silence_a_site, ["responses.parquet", "V4_002"]),
+    ],
+)
+def test_damaged_recordings_are_one_line_and_leave_nothing_finished(
+    damage: Callable[[Path], None],
+    parts: list[str],
+    model_path: Path,
+    recordings_folder: Path,
+    tmp_path: Path,
+) -> None:
+    folder = _damaged(recordings_folder, tmp_path / "damaged", damage)
+    run = nrp_onnx("score", model_path, "--recordings", folder, "-o", tmp_path / "out")
+    assert_user_error(run, *parts)
+    left = [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert left in ([], ["run.json"])
 
 
 def test_cuda_without_a_gpu_is_an_error(

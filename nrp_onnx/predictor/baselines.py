@@ -65,7 +65,9 @@ def fit_predict(baseline: Baseline, x: np.ndarray, y: np.ndarray, x_test: np.nda
     """
     prediction = np.empty((len(x_test), y.shape[1]))
     for rows, sites in _patterns(~np.isnan(y)):
-        prediction[:, sites] = baseline(x[rows], y[np.ix_(rows, sites)], x_test)
+        found = baseline(x[rows], y[np.ix_(rows, sites)], x_test)
+        # Some estimators give one site back without its axis.
+        prediction[:, sites] = found.reshape(len(x_test), len(sites))
     return prediction
 
 

@@ -39,7 +39,7 @@ class SearchSpace:
 #: ``paper`` is the kind of grid that the paper searches; ``quick`` is for a first look and for CI.
 PRESETS = {
     "paper": SearchSpace(
-        single_layers=True, sizes=((32, 64), (128, 128)), learning_rates=(1e-3, 3e-4)
+        single_layers=True, sizes=((64, 128), (256, 256)), learning_rates=(1e-3, 3e-4)
     ),
     "quick": SearchSpace(
         single_layers=False,

@@ -1,0 +1,100 @@
+"""Writes the head of one fold as head.onnx, predictor.onnx and scorer.onnx."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from nrp_onnx.backbone.feature_graph import Feature, build_feature_graph
+from nrp_onnx.backbone.model import Backbone
+from nrp_onnx.backbone.preprocessing import Preprocessing
+from nrp_onnx.errors import ModelError
+from nrp_onnx.export.folded_head import FoldedHead
+from nrp_onnx.export.onnx_head import (
+    SCORES_KEY,
+    SITES_KEY,
+    UNITS_KEY,
+    head_model,
+    predictor_model,
+    save_model,
+)
+from nrp_onnx.export.onnx_scorer import scorer_model
+from nrp_onnx.recordings import Recordings
+
+HEAD, PREDICTOR, SCORER = "head.onnx", "predictor.onnx", "scorer.onnx"
+#: The exported head must give the scored rates to this part of a site's standard deviation.
+_TOLERANCE = 1e-3
+
+
+def export_fold(
+    folder: Path,
+    head: FoldedHead,
+    backbone: Backbone,
+    preprocessing: Preprocessing,
+    features: Sequence[Feature],
+    recordings: Recordings,
+    scores: dict[str, Any],
+    score_scale: np.ndarray,
+    score_units: str,
+) -> None:
+    """Write the three models.
+
+    Args:
+        features: those that the head uses, in its order.
+        scores: the NRP-error of each region, for the metadata.
+        score_scale: float array (n_sites,): errors are divided by these to be in units of the score.
+    """
+    facts = {
+        SITES_KEY: json.dumps(recordings.site_ids),
+        UNITS_KEY: recordings.units,
+        SCORES_KEY: {
+            name: {"nrp_error": error, "recordings": recordings.name}
+            for name, error in scores.items()
+        },
+        "nrp_onnx.regions": json.dumps(recordings.regions),
+        "nrp_onnx.simulated": json.dumps(recordings.simulated),
+    }
+    save_model(head_model(head, features, facts), folder / HEAD)
+    graph = build_feature_graph(backbone, preprocessing, features)
+    predictor = predictor_model(head, graph, facts)
+    save_model(predictor, folder / PREDICTOR)
+    scorer = scorer_model(predictor, recordings.regions, score_scale, score_units)
+    save_model(scorer, folder / SCORER)
+
+
+def check_exported_head(
+    folder: Path,
+    features: Sequence[Feature],
+    activations: Sequence[np.ndarray],
+    scored: np.ndarray,
+    deviation: np.ndarray,
+) -> float:
+    """Run head.onnx on held-out images and compare it with what was scored.
+
+    Args:
+        activations: of these images, float32 (n, D) for each of the features.
+        scored: the rates that the score is made of, float64 (n, n_sites).
+        deviation: float array (n_sites,), standard deviation of each site's rates.
+
+    Returns:
+        The largest difference, in standard deviations.
+
+    Raises:
+        ModelError: if it is over the tolerance.
+    """
+    path = folder / HEAD
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    feed = {f.layer.name: x for f, x in zip(features, activations, strict=True)}
+    shift = np.abs(session.run(None, feed)[0] - scored) / np.where(deviation > 0, deviation, 1)
+    if not shift.max() <= _TOLERANCE:
+        raise ModelError(
+            "the exported head does not give the scored rates",
+            where=path,
+            expected=f"at most {_TOLERANCE} standard deviations apart",
+            found=f"{shift.max():.2g}",
+            fix="Please report this.",
+        )
+    return float(shift.max())

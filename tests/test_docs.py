@@ -1,0 +1,95 @@
+"""The commands in the documentation run; its tables are those of the program."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+from PIL import Image
+
+from nrp_onnx.cli import app
+from tests.conftest import nrp_onnx
+
+ROOT = Path(__file__).parents[1]
+PAGES = ["README.md", *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))]
+#: Commands that download, or run for minutes on their own; the demo has a test of its own.
+NOT_RUN = ("nrp-onnx demo",)
+
+
+def commands(page: str) -> list[str]:
+    """The nrp-onnx commands in indented and fenced blocks, continued lines joined."""
+    text = (ROOT / page).read_text(encoding="utf-8").replace("\\\n", " ")
+    found = re.findall(r"^(?: {4})?(nrp-onnx .*?)(?: +#.*)?$", text, re.MULTILINE)
+    return [command for command in found if not command.startswith(NOT_RUN)]
+
+
+@pytest.fixture(scope="module")
+def desk(raw_data: Path, model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the documentation takes for given."""
+    import shutil
+
+    folder = tmp_path_factory.mktemp("desk")
+    shutil.make_archive(str(folder / "images"), "zip", raw_data / "images")
+    for name in ("rates.npy", "stimuli.csv"):
+        shutil.copy(raw_data / name, folder)
+    shutil.copy(model_path, folder / "model.onnx")
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(folder / "image.png")
+    (folder / "my_models.py").write_text(
+        "from torch import nn\n\n\ndef make_network():\n"
+        "    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(3))\n"
+    )
+    return folder
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_of_a_page_run(page: str, desk: Path) -> None:
+    for command in commands(page):
+        run = nrp_onnx(*shlex.split(command)[1:], cwd=desk)
+        assert run.returncode == 0, f"{command}\n{run.stderr}"
+
+
+def test_there_are_commands_to_run() -> None:
+    assert len(commands("README.md")) >= 3
+
+
+def test_every_command_has_help_with_an_example() -> None:
+    found = dict(_all_commands(typer.main.get_command(app), ""))
+    assert {"score", "layers", "predict", "demo", "convert", "recordings import"} <= set(found)
+    for name, command in found.items():
+        assert f"Example: nrp-onnx {name} " in " ".join(command.help.split()), name
+
+
+def _all_commands(group: Any, path: str) -> list[tuple[str, Any]]:
+    found = []
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            found += _all_commands(command, f"{path}{name} ")
+        else:
+            found.append((path + name, command))
+    return found
+
+
+def test_the_page_of_result_json_names_every_key(desk: Path) -> None:
+    """Runs after the README's commands, and by itself."""
+    out = desk / "keys"
+    if not (desk / "my_recordings").exists():
+        test_commands_of_a_page_run("README.md", desk)
+    run = nrp_onnx(
+        "score", desk / "model.onnx", "--recordings", desk / "my_recordings", "-o", out,
+        "--search", "quick", "--json",
+    )  # fmt: skip
+    result = json.loads(run.stdout)
+    page = (ROOT / "docs" / "result.md").read_text(encoding="utf-8")
+    documented = set(re.findall(r"`([a-z_0-9]+)`", page))
+    rows = set(re.findall(r"^\| `([a-z_]+)", page, re.MULTILINE))
+    assert rows == set(json.loads((out / "result.json").read_text()))
+    for part in ("model", "recordings", "protocol", "search"):
+        assert set(result[part]) <= documented, part
+    region = result["regions"]["V4"]
+    assert set(re.findall(r"regions\.<R>\.([a-z_]+)", page)) == set(region)
+    assert set(region["predictors"]["nrp"]) | set(region["predictors"]) <= documented

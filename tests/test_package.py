@@ -1,0 +1,40 @@
+"""What is installed: a wheel with everything in it, and a core that imports no framework."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+FRAMEWORKS = ("tensorflow", "keras", "jax", "flax", "torchvision", "timm", "transformers")
+
+
+def test_the_wheel_holds_every_module(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "-o", tmp_path, ROOT],
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = tmp_path.glob("nrp_onnx-*.whl")
+    files = set(zipfile.ZipFile(wheel).namelist())
+    core = {path.relative_to(ROOT).as_posix() for path in (ROOT / "nrp_onnx").rglob("*.py")}
+    converters = {f"nrp_onnx/converters/{path.name}" for path in (ROOT / "converters").glob("*.py")}
+    assert core | converters | {"nrp_onnx/py.typed"} <= files
+    assert not any(name.startswith(("tests/", "converters/", "benchmarks/")) for name in files)
+    metadata = next(name for name in files if name.endswith("entry_points.txt"))
+    assert "nrp-onnx = nrp_onnx.cli:main" in zipfile.ZipFile(wheel).read(metadata).decode()
+
+
+def test_core_modules_import_no_framework_that_they_convert_from() -> None:
+    modules = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path in sorted((ROOT / "nrp_onnx").rglob("*.py"))
+        if path.name != "__main__.py"
+    ]
+    code = (
+        "import importlib, sys\n"
+        f"for name in {modules!r}: importlib.import_module(name)\n"
+        f"print([name for name in {FRAMEWORKS!r} if name in sys.modules])\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert run.stdout.strip() == "[]"
