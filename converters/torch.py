@@ -47,7 +47,7 @@ _MAXIMUM_BYTES = 2**31 - 1
 
 def convert(
     module: nn.Module,
-    example_input: Tensor,
+    example_input: Tensor | None = None,
     *,
     preprocessing: Preprocessing,
     source: Mapping[str, Any] | None = None,
@@ -63,6 +63,7 @@ def convert(
         module: takes one batch of images, of any number.
         example_input: images of shape (batch, 3, H, W) or (batch, H, W, 3), float32 or float16, on
             the module's device. H and W become those of the ONNX model; the values do not matter.
+            None takes float32 of shape (1, 3, 224, 224).
         preprocessing: from uint8 RGB images to such an input; size, layout and dtype that it leaves
             open are those of the example.
         source: more about the model's origin, as JSON can hold it.
@@ -78,6 +79,8 @@ def convert(
     """
     origin = _origin(module, source or {})
     where = type(module).__name__
+    if example_input is None:
+        example_input = torch.zeros(1, 3, 224, 224)
     spec = _fitting(preprocessing, example_input, where)
     with _evaluation(module):
         plan = find_layers(module, example_input)

@@ -1,6 +1,7 @@
 """Preprocessing nodes against Pillow, reductions against PyTorch, layers as users see them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from nrp_onnx.backbone.model import load_backbone
 from nrp_onnx.backbone.preprocessing import PRESETS, Preprocessing, preprocessing_from_json
 from nrp_onnx.backbone.reductions import Reduction
 from nrp_onnx.backbone.selection import auto_layers
+from nrp_onnx.converters.parity import preprocessed
 from tests.conftest import assert_user_error, nrp_onnx
 
 
@@ -79,6 +81,23 @@ def test_shortest_edge_and_centre_crop(identity: Path) -> None:
     found = run_graph(identity, spec, "y", Reduction("none"), pixels[None])
     expected = pixels[12:36, 36:60].transpose(2, 0, 1).reshape(1, -1)
     np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("resample", [2, 3])
+@pytest.mark.parametrize("size", [(24, 20), 24])
+def test_channels_last_gets_the_same_pixels(size: tuple[int, int] | int, resample: int) -> None:
+    # Grey levels that a cubic filter does not take past 0 or 255, where Pillow clips in between.
+    pixels = np.random.default_rng(6).integers(80, 176, (2, 30, 47, 3), dtype=np.uint8)
+    spec = Preprocessing(size=size, resample=resample, dtype="float32")
+    channels_first = preprocessed(pixels, replace(spec, layout="NCHW"))
+    channels_last = preprocessed(pixels, replace(spec, layout="NHWC"))
+    np.testing.assert_allclose(channels_last.transpose(0, 3, 1, 2), channels_first, atol=1e-3)
+    # 47 * 24 / 30 is 37.6: torchvision and Hugging Face cut it down.
+    assert channels_first.shape[2:] == ((24, 37) if size == 24 else size)
+    width, height = channels_first.shape[3], channels_first.shape[2]
+    pillow = Image.fromarray(pixels[0]).resize((width, height), Image.Resampling(resample))
+    found = channels_first[0].transpose(1, 2, 0)
+    assert np.abs(found - np.asarray(pillow, np.float32)).max() <= 1.1
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 5, 40])

@@ -94,15 +94,8 @@ def _constant(tape: Tape, array: np.ndarray) -> ir.Value:
 
 
 def _resize(tape: Tape, x: ir.Value, spec: Preprocessing) -> ir.Value:
-    edge = spec.size if isinstance(spec.size, int) else None
-    size = (edge, edge) if edge is not None else spec.size
     mode = RESAMPLE[spec.resample]
-    attributes: dict[str, object] = {
-        "axes": [2, 3],
-        "mode": mode,
-        "coordinate_transformation_mode": "half_pixel",
-        "keep_aspect_ratio_policy": "stretch" if edge is None else "not_smaller",
-    }
+    attributes: dict[str, object] = {"mode": mode, "coordinate_transformation_mode": "half_pixel"}
     if mode == "nearest":
         attributes["nearest_mode"] = "floor"
     else:
@@ -110,8 +103,21 @@ def _resize(tape: Tape, x: ir.Value, spec: Preprocessing) -> ir.Value:
         attributes["exclude_outside"] = 1  # else edges differ from Pillow by up to 20 grey levels
     if mode == "cubic":
         attributes["cubic_coeff_a"] = -0.5  # Pillow's bicubic
-    sizes = _constant(tape, np.array(size, np.int64))
+    # All four sizes, and not ``axes``: ONNX Runtime moves transposes through Resize, and then takes
+    # sizes of two axes for those of four, so that models with channels last would not load.
+    batch_and_channels = tape.op("Shape", [x], {"start": 0, "end": 2})
+    sizes = tape.op("Concat", [batch_and_channels, _new_size(tape, x, spec)], {"axis": 0})
     return tape.op("Resize", [x, None, None, sizes], attributes)  # type: ignore[arg-type]
+
+
+def _new_size(tape: Tape, x: ir.Value, spec: Preprocessing) -> ir.Value:
+    """(height, width) to resize to; the longer side is cut down to whole pixels, as torchvision does."""
+    if not isinstance(spec.size, int):
+        return _constant(tape, np.array(spec.size, np.int64))
+    size = tape.op("Shape", [x], {"start": 2, "end": 4})
+    shorter = tape.op("ReduceMin", [size], {"keepdims": 1})
+    scaled = tape.op("Mul", [size, _constant(tape, np.array([spec.size], np.int64))])
+    return tape.op("Div", [scaled, shorter])
 
 
 def _center_crop(tape: Tape, x: ir.Value, crop: tuple[int, int]) -> ir.Value:

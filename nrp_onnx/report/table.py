@@ -18,8 +18,10 @@ def score_table(result: dict[str, Any]) -> Table:
     """Every predictor of every region: MAE with its interval, R2, r; SIMULATED where it is."""
     recordings = result["recordings"]
     simulated = "  SIMULATED" if recordings["simulated"] else ""
+    weights = (result["model"]["source"] or {}).get("weights")
+    untrained = " (weights none: random)" if weights == "none" else ""
     table = Table(
-        title=f"{result['model']['file']} on {recordings['name']}{simulated}",
+        title=f"{result['model']['file']}{untrained} on {recordings['name']}{simulated}",
         caption=f"MAE in {result['units']}; {result['protocol']['folds']}-fold, held-out images; "
         "[95 % interval] over images and sites; R2 and r: median over sites",
     )

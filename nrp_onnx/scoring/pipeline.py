@@ -1,6 +1,7 @@
 """The main job: a backbone and recordings in; NRP-error, held-out predictions and ONNX files out."""
 
 import platform
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from nrp_onnx.predictor.search import read_search
 from nrp_onnx.recordings import Recordings, open_recordings
 from nrp_onnx.scoring.choices import choose_features, choose_normalisation, choose_preprocessing
 from nrp_onnx.scoring.fitting import fit_folds
+from nrp_onnx.scoring.model_file import backbone_file
 from nrp_onnx.scoring.predictions import write_predictions
 from nrp_onnx.scoring.regions import score_regions
 from nrp_onnx.scoring.run_folder import RESULT_FILE, claim_folder, run_fingerprint
@@ -49,7 +51,7 @@ class ScoreOptions:
 
 
 def score(
-    model: str | Path,
+    model: str | Path | Any,
     recordings: Recordings | str | Path | None = None,
     out: str | Path | None = None,
     options: ScoreOptions | None = None,
@@ -57,7 +59,8 @@ def score(
     """Score a backbone on recordings.
 
     Args:
-        model: path of an ONNX file.
+        model: path of an ONNX file; or a ``torch.nn.Module`` or ``keras.Model``, which is converted
+            first (see `nrp_onnx.convert`) and left in the output folder as backbone.onnx.
         recordings: a recordings folder, ``simulated``, ``simulated:N``, or `Recordings`; None
             takes the simulated ones.
         out: the output folder; None makes one under ``runs`` from the names of model and
@@ -70,8 +73,20 @@ def score(
         NrpOnnxError: for anything that is wrong with what was given.
     """
     options, notes = options or ScoreOptions(), Notes()
+    with backbone_file(model, options.preprocess, notes) as path:
+        return _score(path, recordings, out, options, notes, not isinstance(model, str | Path))
+
+
+def _score(
+    model: Path,
+    recordings: Recordings | str | Path | None,
+    out: str | Path | None,
+    options: ScoreOptions,
+    notes: Notes,
+    keep_model: bool,
+) -> dict[str, Any]:
     timings: dict[str, float] = {}
-    backbone = load_backbone(Path(model))
+    backbone = load_backbone(model)
     space = read_search(options.search)
     if not isinstance(recordings, Recordings):
         with _timed(timings, "recordings_s"):
@@ -104,6 +119,8 @@ def score(
     if held is not None:
         notes.say(f"{folder} holds this very run, finished: nothing is computed again")
         return {**held, "folder": str(folder)}
+    if keep_model:
+        shutil.copyfile(model, folder / "backbone.onnx")
 
     with _timed(timings, "extraction_s"):
         extraction = extract_activations(
