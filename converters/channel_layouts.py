@@ -82,6 +82,4 @@ def _layout_of(module: nn.Module, output: Tensor) -> str | None:
 def _keeps_layout(module: nn.Module) -> bool:
     """Whether a module works on each number alone, if it does not change the shape: activations,
     dropout, identity. A module with parts or weights of its own may move numbers about."""
-    return not any(True for _ in module.children()) and not any(
-        True for _ in module.parameters()
-    )
+    return not any(True for _ in module.children()) and not any(True for _ in module.parameters())

@@ -10,7 +10,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-
 #: Called with the number of the call in this forward pass (from 0), the submodule, the arguments
 #: that it was called with, and what it returned.
 OnReturn = Callable[[int, nn.Module, Any, Any], None]
@@ -100,6 +99,5 @@ def main_tensor(output: Any) -> Tensor | None:
         return tensors[0]
     if isinstance(output, Mapping) and dataclasses.is_dataclass(output):
         output = tuple(output.values())
-    if isinstance(output, tuple) and tensors and output[0] is tensors[0]:
-        return tensors[0]
-    return None
+    first = isinstance(output, tuple) and len(tensors) > 1 and output[0] is tensors[0]
+    return tensors[0] if first else None

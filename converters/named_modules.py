@@ -144,6 +144,10 @@ def unsupported(what: str, where: str) -> OptionError:
 def no_such_model(where: str, name: str, known: Iterable[str]) -> OptionError:
     """The error for a name that the source does not know, with those that are like it."""
     names = list(known)
+    if len(names) <= 5:
+        return OptionError(
+            "no such model", where=where, expected=f"one of {', '.join(names)}", found=repr(name)
+        )
     alike = difflib.get_close_matches(name, names, n=5, cutoff=0.4) or sorted(names)[:5]
     return OptionError(
         "no such model",
@@ -187,9 +191,7 @@ def no_weights(where: str, error: object, fix: str) -> ModelError:
 def reachable(url: str) -> bool:
     """Whether a server answers at all; asked once, where a client would try again for a minute."""
     try:
-        urllib.request.urlopen(
-            urllib.request.Request(url, method="HEAD"), timeout=_SECONDS
-        ).close()
+        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_SECONDS).close()
     except urllib.error.HTTPError:
         return True
     except OSError:

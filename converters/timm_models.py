@@ -89,4 +89,5 @@ def preprocessing_of(config: Mapping[str, Any], request: Request, where: str) ->
         image_mean=tuple(config.get("mean") or _MEAN),
         image_std=tuple(config.get("std") or _STD),
     )
-    return checked_crop(spec, where)
+    checked: Preprocessing = checked_crop(spec, where)
+    return checked

@@ -36,14 +36,16 @@ def from_spec(name: str, request: Request) -> ConvertedModel:
         OptionError, ModelError: if torchvision cannot be imported, does not know the name or the
             weights, cannot download them, or the model cannot be converted.
     """
-    models = imported("torchvision", _INSTALL).models
+    torchvision = imported("torchvision", _INSTALL)
+    models = torchvision.models
     spec, name = f"torchvision:{name}", name.lower()
     known = list(models.list_models())
     if name not in known:
         raise no_such_model(spec, name, known)
-    published = {member.name: member for member in models.get_model_weights(name)}
-    weights = _weights(request, published, models.get_model_weights(name), spec)
-    source = {"spec": f"torchvision:{name}"}
+    enumeration = models.get_model_weights(name)
+    published = {member.name: member for member in enumeration}
+    weights = _weights(request, published, enumeration, spec)
+    source: dict[str, Any] = {"spec": f"torchvision:{name}"}
     torch.manual_seed(request.seed)
     try:
         with quiet():
@@ -54,12 +56,12 @@ def from_spec(name: str, request: Request) -> ConvertedModel:
         source |= {"weights": "none", "seed": request.seed}
     else:
         source |= {"weights": weights.name}
-    described = weights or next(iter(published.values()), None)
+    described = weights or (enumeration.DEFAULT if published else None)
     own = None
     if request.preprocessing is None and described is not None:
         own = preprocessing_of(described.transforms(), request, spec)
-    version = imported("torchvision", _INSTALL).__version__
-    return convert_named(module, request, own, None, {**source, "torchvision": str(version)})
+    source["torchvision"] = str(torchvision.__version__)
+    return convert_named(module, request, own, None, source)
 
 
 def preprocessing_of(transforms: Any, request: Request, where: str) -> Preprocessing:
@@ -81,16 +83,17 @@ def preprocessing_of(transforms: Any, request: Request, where: str) -> Preproces
         image_mean=tuple(mean),
         image_std=tuple(std),
     )
-    return checked_crop(spec, where)
+    checked: Preprocessing = checked_crop(spec, where)
+    return checked
 
 
-def _weights(request: Request, published: dict[str, Any], enum: Any, where: str) -> Any:
+def _weights(request: Request, published: dict[str, Any], enumeration: Any, where: str) -> Any:
     """A member of the model's enumeration of weights, or None for random ones."""
     asked = request.weights or "DEFAULT"
     if asked == "none":
         return None
     if asked.upper() == "DEFAULT" and published:
-        return enum.DEFAULT
+        return enumeration.DEFAULT
     if asked.upper() not in published:
         raise OptionError(
             "there are no such weights",

@@ -23,7 +23,6 @@ from nrp_onnx.converters.transformers_preprocessing import preprocessing_of
 from nrp_onnx.errors import ModelError, OptionError
 
 _INSTALL = "Install it: pip install 'nrp-onnx[transformers]'."
-_HUB = "https://huggingface.co"
 _FIX = (
     "Give a local folder made by save_pretrained, or a family such as hf:resnet, hf:vit, "
     "hf:convnext or hf:swin with --weights none."
@@ -85,9 +84,10 @@ def from_spec(name: str, request: Request) -> ConvertedModel:
 
 def _options(folder: bool) -> dict[str, Any]:
     """Keywords for every ``from_pretrained``: no code of others, no retries without a network."""
+    hub = imported("huggingface_hub", _INSTALL).constants.ENDPOINT
     return {
         "trust_remote_code": False,
-        "local_files_only": folder or not reachable(_HUB),
+        "local_files_only": folder or not reachable(hub),
     }
 
 
@@ -166,7 +166,8 @@ def _own_preprocessing(
         processor = transformers.AutoImageProcessor.from_pretrained(name, backend="pil", **options)
     except (OSError, ValueError, KeyError):  # there is no such file, or no processor of that name
         return None
-    return preprocessing_of(processor.to_dict(), request, where)
+    own: Preprocessing = preprocessing_of(processor.to_dict(), request, where)
+    return own
 
 
 def _size_of(config: Any) -> tuple[int, int] | None:

@@ -42,7 +42,8 @@ def preprocessing_of(settings: Mapping[str, Any], request: Request, where: str) 
         spec = replace(spec, channel_order="BGR")
         if settings.get("do_normalize"):
             raise unsupported("do_flip_channel_order beside do_normalize", where)
-    return checked_crop(spec, where)
+    checked: Preprocessing = checked_crop(spec, where)
+    return checked
 
 
 def _cut(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
