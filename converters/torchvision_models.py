@@ -6,17 +6,10 @@ import torch
 
 from nrp_onnx.backbone.preprocessing import Preprocessing
 from nrp_onnx.converters.converted_model import ConvertedModel
-from nrp_onnx.converters.named_modules import (
-    checked_crop,
-    convert_named,
-    imported,
-    no_such_model,
-    no_weights,
-    quiet,
-    resample_code,
-    unsupported,
-)
+from nrp_onnx.converters.framework_packages import imported, quiet
+from nrp_onnx.converters.named_modules import convert_named, no_such_model, no_weights
 from nrp_onnx.converters.request import Request
+from nrp_onnx.converters.source_preprocessing import checked_crop, resample_code, unsupported
 from nrp_onnx.errors import OptionError
 
 _INSTALL = (

@@ -11,13 +11,8 @@ from torch import nn
 
 from nrp_onnx.backbone.preprocessing import Preprocessing
 from nrp_onnx.converters.converted_model import ConvertedModel
-from nrp_onnx.converters.named_modules import (
-    convert_named,
-    imported,
-    no_weights,
-    quiet,
-    reachable,
-)
+from nrp_onnx.converters.framework_packages import imported, quiet, reachable
+from nrp_onnx.converters.named_modules import convert_named, no_weights
 from nrp_onnx.converters.request import Request
 from nrp_onnx.converters.transformers_preprocessing import preprocessing_of
 from nrp_onnx.errors import ModelError, OptionError

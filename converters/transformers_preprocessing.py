@@ -5,8 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 from nrp_onnx.backbone.preprocessing import Preprocessing, preprocessing_from_json
-from nrp_onnx.converters.named_modules import checked_crop, resample_code, unsupported
 from nrp_onnx.converters.request import Request
+from nrp_onnx.converters.source_preprocessing import checked_crop, resample_code, unsupported
 
 #: Steps that change pixels and that the toolkit's preprocessing does not have.
 _OTHER_STEPS = ("do_pad", "rescale_offset", "do_thumbnail", "do_align_long_axis", "do_crop_margin")

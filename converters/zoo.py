@@ -72,7 +72,7 @@ def load_weights(module: AlexNet, path: Path) -> None:
             "no such weights",
             where="--weights",
             expected="none, or a file of the ONNX model zoo such as bvlcalexnet-12.onnx",
-            found=str(path),
+            found=repr(str(path)),
         )
     try:
         tensors = {tensor.name: tensor for tensor in onnx.load(path).graph.initializer}
