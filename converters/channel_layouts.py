@@ -36,6 +36,7 @@ class ChannelLayouts:
         self._outputs: list[Tensor | None] = []
         self._made: dict[int, str] = {}
         self._read: dict[int, str] = {}
+        self._passed: dict[int, str] = {}
         self._kept: list[Tensor] = []
 
     def add(self, module: nn.Module, given: Any, output: Tensor | None) -> None:
@@ -51,16 +52,18 @@ class ChannelLayouts:
             if source is not None:
                 self._read.setdefault(id(source), layout)
         elif source is not None and _keeps_layout(module) and source.shape == output.shape:
-            passed = self._made.get(id(source)) or self._read.get(id(source))
+            passed = self._of(source)
             if passed is not None:
-                self._made.setdefault(id(output), passed)
+                self._passed[id(output)] = passed
 
     def found(self) -> list[str | None]:
-        """For each call NCHW or NHWC, or None where nothing tells. What made a tensor goes first."""
-        return [
-            None if output is None else self._made.get(id(output)) or self._read.get(id(output))
-            for output in self._outputs
-        ]
+        """For each call NCHW or NHWC, or None where nothing tells."""
+        return [None if output is None else self._of(output) for output in self._outputs]
+
+    def _of(self, tensor: Tensor) -> str | None:
+        """What made a tensor is believed first, then what read it, then what it was made from."""
+        tellers = (self._made, self._read, self._passed)
+        return next((told[id(tensor)] for told in tellers if id(tensor) in told), None)
 
 
 def _layout_of(module: nn.Module, output: Tensor) -> str | None:

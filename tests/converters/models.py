@@ -114,7 +114,7 @@ class Branching(nn.Module):
         self.other = nn.Conv2d(3, 4, 3, padding=1)
         self.relu = nn.ReLU(inplace=True)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor):
         if self.training:
             x = x + torch.randn_like(x)
         y = self.one(x) if self.bright else self.other(x)
@@ -133,14 +133,14 @@ class ChannelsLast(nn.Module):
         self.block = ChannelsLastBlock(8)
         self.norm = nn.LayerNorm(8)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor):
         return self.norm(self.block(self.permute(self.conv(x)))).mean((1, 2))
 
 
 class Permute(nn.Module):
     """Puts the channels last."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor):
         return x.permute(0, 2, 3, 1)
 
 
@@ -156,7 +156,7 @@ class ChannelsLastBlock(nn.Module):
         self.down = nn.Linear(2 * width, width)
         self.gated = Gated(width)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor):
         y = self.down(self.drop(self.act(self.up(self.norm(x)))))
         return x + self.gated(y)[0]
 
@@ -168,7 +168,7 @@ class Gated(nn.Module):
         super().__init__()
         self.gate = nn.Linear(width, width)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor):
         gate = torch.sigmoid(self.gate(x))
         return x * gate, gate
 
@@ -176,7 +176,7 @@ class Gated(nn.Module):
 class TwoInputs(nn.Module):
     """Compares two images."""
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+    def forward(self, x: Tensor, y: Tensor):
         return x - y
 
 
@@ -187,7 +187,7 @@ class WordsIn(nn.Module):
         super().__init__()
         self.words = nn.Embedding(10, 4)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor):
         return self.words(x)
 
 
