@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import onnx
@@ -14,13 +15,15 @@ from nrp_onnx.converters.request import Request
 from nrp_onnx.converters.specs import convert_spec
 from nrp_onnx.errors import ModelError, NrpOnnxError
 
+_print_now = partial(print, flush=True)
+
 
 def convert_paper_networks(
     folder: Path,
     request: Request,
     *,
     allow_mismatch: bool = False,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = _print_now,
     networks: Sequence[PaperNetwork] = PAPER_NETWORKS,
 ) -> list[Path]:
     """Make ``NAME.onnx`` of each network; whole files of the same weights are left as they are.
