@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from nrp_onnx.backbone.layer_table import Layer, guess_layout
-from nrp_onnx.converters.module_calls import Calls, tensors_in, watched
+from nrp_onnx.converters.channel_layouts import ChannelLayouts
+from nrp_onnx.converters.module_calls import Calls, main_tensor, tensors_in, watched
 from nrp_onnx.errors import ModelError
 
 
@@ -29,12 +30,13 @@ class Plan:
 
 @dataclass
 class _Run:
-    """Shapes seen in one forward pass; None for what is not one floating-point tensor."""
+    """Shapes seen in one forward pass; None for what is not a floating-point tensor."""
 
     paths: list[str] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     ops: list[str] = field(default_factory=list)
     shapes: list[tuple[int, ...] | None] = field(default_factory=list)
+    layouts: ChannelLayouts = field(default_factory=ChannelLayouts)
     results: list[tuple[int, ...]] = field(default_factory=list)
 
 
@@ -52,16 +54,18 @@ def find_layers(module: nn.Module, example: Tensor) -> Plan:
             expected="the same submodules called, whatever the batch size",
             fix="Remove what depends on the batch size from forward.",
         )
+    layouts = two.layouts.found()
     layers: dict[int, Layer] = {}
     for number, (name, op) in enumerate(zip(two.names, two.ops, strict=True)):
         shape = _shape_of_one(two.shapes[number], three.shapes[number])
         if shape is not None and 1 <= len(shape) <= 3:
-            layers[number] = Layer(name, "", shape, guess_layout(shape), op, len(layers))
+            layout = layouts[number] or guess_layout(shape)
+            layers[number] = Layer(name, "", shape, layout, op, len(layers))
     if not layers:
         raise ModelError(
             "no layer was found",
             where=type(module).__name__,
-            expected="submodules that return one floating-point tensor with the batch axis first",
+            expected="submodules that return a floating-point tensor with the batch axis first",
             found=f"{len(two.paths)} calls of submodules, none of which does",
         )
     pairs = enumerate(zip(two.results, three.results, strict=True))
@@ -73,9 +77,10 @@ def layer_outputs(module: nn.Module, images: Tensor, plan: Plan) -> dict[int, np
     """What each layer of the plan makes of images, by the number of its call."""
     found: dict[int, np.ndarray] = {}
 
-    def keep(number: int, _: nn.Module, output: Any) -> None:
+    def keep(number: int, _: nn.Module, __: Any, output: Any) -> None:
         if number in plan.layers:
-            (tensor,) = tensors_in(output)
+            tensor = main_tensor(output)
+            assert tensor is not None
             found[number] = tensor.detach().clone().cpu().numpy()
 
     buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
@@ -105,10 +110,11 @@ def failure(what: str, module: nn.Module, calls: Calls, error: Exception, fix: s
 def _run(module: nn.Module, example: Tensor, batch: int) -> _Run:
     run = _Run()
 
-    def on_return(_: int, part: nn.Module, output: Any) -> None:
-        tensors = tensors_in(output)
+    def on_return(_: int, part: nn.Module, given: Any, output: Any) -> None:
+        tensor = main_tensor(output)
         run.ops.append(type(part).__name__)
-        run.shapes.append(tuple(tensors[0].shape) if len(tensors) == 1 else None)
+        run.shapes.append(None if tensor is None else tuple(tensor.shape))
+        run.layouts.add(part, given, tensor)
 
     def on_result(result: Any) -> Any:
         run.results = [tuple(tensor.shape) for tensor in tensors_in(result)]

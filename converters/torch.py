@@ -29,7 +29,7 @@ from nrp_onnx.converters.converted_model import (
     values_of,
     write_metadata,
 )
-from nrp_onnx.converters.module_calls import tensors_in, watched
+from nrp_onnx.converters.module_calls import main_tensor, tensors_in, watched
 from nrp_onnx.converters.module_layers import (
     Plan,
     failure,
@@ -55,7 +55,8 @@ def convert(
     """Export a module in evaluation mode with every submodule's output as an ONNX output.
 
     A layer is a call of a submodule that returns one floating-point tensor of rank 2 to 4 with the
-    batch axis first, alone or in a tuple or dict. It is named by the submodule's path; one that is
+    batch axis first, alone or in a tuple or dict, or several in a tuple or a dataclass of which the
+    first is the layer. It is named by the submodule's path; one that is
     called more than once, by path#1, path#2, ... in the order of the calls. The module is left as
     it was.
 
@@ -198,9 +199,11 @@ def _trace(module: nn.Module, example: Tensor, plan: Plan) -> torch.export.Expor
     """The module as a graph that returns its own results and then the layers."""
     kept: dict[int, Tensor] = {}
 
-    def keep(number: int, _: nn.Module, output: Any) -> None:
+    def keep(number: int, _: nn.Module, __: Any, output: Any) -> None:
         if number in plan.layers:
-            (kept[number],) = (tensor.clone() for tensor in tensors_in(output))
+            tensor = main_tensor(output)
+            assert tensor is not None
+            kept[number] = tensor.clone()
 
     def with_layers(result: Any) -> tuple[Tensor, ...]:
         if calls.returned != plan.calls:

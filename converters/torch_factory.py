@@ -8,7 +8,7 @@ from nrp_onnx.converters.converted_model import ConvertedModel
 from nrp_onnx.converters.factory import make_model
 from nrp_onnx.converters.request import Request
 from nrp_onnx.converters.torch import convert
-from nrp_onnx.errors import ModelError
+from nrp_onnx.errors import ModelError, OptionError
 
 _SIZE = (224, 224)
 
@@ -20,6 +20,14 @@ def from_spec(name: str, request: Request) -> ConvertedModel:
         OptionError, ModelError: if there is no such function, it returns no module, or that cannot
             be converted.
     """
+    if request.weights is not None:
+        raise OptionError(
+            "a factory brings its own weights",
+            where=f"torch:{name}",
+            expected="no --weights",
+            found=repr(request.weights),
+            fix="Load them in the factory.",
+        )
     torch.manual_seed(request.seed)
     module = make_model(name, "torch")
     if not isinstance(module, nn.Module):
@@ -39,6 +47,7 @@ def from_spec(name: str, request: Request) -> ConvertedModel:
     height, width = request.input_size or _SIZE
     if request.input_size is None:
         request.notes.say(f"no --input-size is named: taking {height} x {width} pixels")
-    example = torch.zeros(1, 3, height, width, dtype=next(module.parameters()).dtype)
+    dtype = next((weight.dtype for weight in module.parameters()), torch.float32)
+    example = torch.zeros(1, 3, height, width, dtype=dtype)
     source = {"spec": f"torch:{name}", "seed": request.seed}
     return convert(module, example, preprocessing=spec, source=source)

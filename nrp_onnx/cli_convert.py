@@ -10,15 +10,18 @@ from nrp_onnx.errors import OptionError
 
 
 def convert_command(
+    out: Annotated[
+        Path,
+        typer.Option("-o", "--out", help="The ONNX file to write; with --all-paper, the folder."),
+    ],
     spec: Annotated[
-        str,
+        str | None,
         typer.Argument(
             help="torch:file.py:factory, torch:package.module:factory, torchvision:NAME, timm:NAME, "
             "hf:NAME, keras:NAME, keras:FILE.keras, saved_model:DIR, tflite:FILE, "
-            "jax:package.module:factory, onnx:FILE or zoo:NAME."
+            "jax:package.module:factory, onnx:FILE or zoo:AlexNet."
         ),
-    ],
-    out: Annotated[Path, typer.Option("-o", "--out", help="The ONNX file to write.")],
+    ] = None,
     weights: Annotated[
         str | None,
         typer.Option(help="none (random, from the seed), a name the source knows, or a file."),
@@ -34,6 +37,12 @@ def convert_command(
     allow_mismatch: Annotated[
         bool, typer.Option(help="Keep a model that differs from its source.")
     ] = False,
+    all_paper: Annotated[
+        bool,
+        typer.Option(
+            "--all-paper", help="Make the paper's eight networks; those already there are kept."
+        ),
+    ] = False,
 ) -> None:
     """Turn a model of any framework into an ONNX backbone with its layers exposed.
 
@@ -42,6 +51,13 @@ def convert_command(
     from nrp_onnx.backbone.preprocessing import read_preprocessing
     from nrp_onnx.notes import Notes
 
+    if (spec is None) != all_paper:
+        raise OptionError(
+            "it is not clear what to convert",
+            where="convert",
+            expected="either a SPEC or --all-paper",
+            found="neither" if spec is None else "both",
+        )
     # Converters are plug-ins: core code reaches them by name only.
     parity = importlib.import_module("nrp_onnx.converters.parity")
     request = importlib.import_module("nrp_onnx.converters.request").Request(
@@ -51,6 +67,10 @@ def convert_command(
         seed=seed,
         notes=Notes(),
     )
+    if all_paper:
+        paper = importlib.import_module("nrp_onnx.converters.paper_conversion")
+        paper.convert_paper_networks(out, request, allow_mismatch=allow_mismatch)
+        return
     model = importlib.import_module("nrp_onnx.converters.specs").convert_spec(spec, request)
     print(parity.with_parity(model, allow_mismatch=allow_mismatch).summary())
     model.save(out)

@@ -104,6 +104,93 @@ class BrightnessGate(nn.Module):
         return x * 2 if x.mean() > 0 else x
 
 
+class Branching(nn.Module):
+    """Branches on what is fixed when the model is traced: its mode, a setting, the image's shape."""
+
+    def __init__(self, bright: bool) -> None:
+        super().__init__()
+        self.bright = bright
+        self.one = nn.Conv2d(3, 4, 3, padding=1)
+        self.other = nn.Conv2d(3, 4, 3, padding=1)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor):
+        if self.training:
+            x = x + torch.randn_like(x)
+        y = self.one(x) if self.bright else self.other(x)
+        if x.shape[-1] > 8:
+            y = F.max_pool2d(y, 2)
+        return self.relu(y)
+
+
+class ChannelsLast(nn.Module):
+    """Convolution, then a block that has the channels last, as in ConvNeXt and some Swins."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, stride=2, padding=1)
+        self.permute = Permute()
+        self.block = ChannelsLastBlock(8)
+        self.norm = nn.LayerNorm(8)
+
+    def forward(self, x: Tensor):
+        return self.norm(self.block(self.permute(self.conv(x)))).mean((1, 2))
+
+
+class Permute(nn.Module):
+    """Puts the channels last."""
+
+    def forward(self, x: Tensor):
+        return x.permute(0, 2, 3, 1)
+
+
+class ChannelsLastBlock(nn.Module):
+    """A perceptron for each pixel, which also returns its gate."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.up = nn.Linear(width, 2 * width)
+        self.act = nn.GELU()
+        self.drop = nn.Dropout(0.5)
+        self.down = nn.Linear(2 * width, width)
+        self.gated = Gated(width)
+
+    def forward(self, x: Tensor):
+        y = self.down(self.drop(self.act(self.up(self.norm(x)))))
+        return x + self.gated(y)[0]
+
+
+class Gated(nn.Module):
+    """Returns its result and, beside it, the gate."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.gate = nn.Linear(width, width)
+
+    def forward(self, x: Tensor):
+        gate = torch.sigmoid(self.gate(x))
+        return x * gate, gate
+
+
+class TwoInputs(nn.Module):
+    """Compares two images."""
+
+    def forward(self, x: Tensor, y: Tensor):
+        return x - y
+
+
+class WordsIn(nn.Module):
+    """Takes the numbers of words."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(10, 4)
+
+    def forward(self, x: Tensor):
+        return self.words(x)
+
+
 class PairsOnly(nn.Module):
     """Takes two images for the only number that there is."""
 

@@ -20,7 +20,9 @@ from nrp_onnx.converters.torch import convert
 from nrp_onnx.errors import ModelError, NrpOnnxError, OptionError
 from tests.converters.models import (
     Awkward,
+    Branching,
     BrightnessGate,
+    ChannelsLast,
     Eigenvalues,
     OneImageOnly,
     PairsOnly,
@@ -101,6 +103,46 @@ def test_every_layer_equals_torch_without_in_place_steps(residual, batch):
     assert got["bn1"].min() < 0
     assert got["stage.0.1"].min() < 0
     assert not np.array_equal(got["stage"], got["relu#2"])
+
+
+@pytest.mark.parametrize("bright", [True, False])
+def test_a_branch_that_is_fixed_when_the_model_is_traced(bright):
+    torch.manual_seed(0)
+    module = Branching(bright).train()
+    model = convert(module, EXAMPLE, preprocessing=PRESETS["raw"])
+    assert [layer.name for layer in model.layers] == ["one" if bright else "other", "relu"]
+    images = torch.randn(3, 3, 16, 16)
+    got, expected = run(model, images), hooked_layers(module.eval(), images)
+    for layer in model.layers:
+        assert_same(got[layer.tensor], expected[layer.name], layer.name)
+    # The branch on the image's shape was taken: the layer after it has half the size.
+    assert got["relu"].shape == (3, 4, 8, 8)
+    assert got[model.layers[0].tensor].min() < 0
+
+
+def test_channels_last_is_recorded_where_a_module_tells():
+    torch.manual_seed(0)
+    module = ChannelsLast().eval()
+    model = convert(module, EXAMPLE, preprocessing=PRESETS["raw"])
+    images = torch.randn(2, 3, 16, 16)
+    got, expected = run(model, images), hooked_layers(module, images)
+    for layer in model.layers:
+        assert_same(got[layer.tensor], expected[layer.name], layer.name)
+    # `permute` and `block` are told by the layer norms that read them; a tuple's first is the layer.
+    table = {layer.name: (layer.shape, layer.layout) for layer in model.layers}
+    assert table.pop("block.gated")[0] == (8, 8, 8)  # nothing tells what a product's layout is
+    assert table == {
+        "conv": ((8, 8, 8), "NCHW"),
+        "permute": ((8, 8, 8), "NHWC"),
+        "block.norm": ((8, 8, 8), "NHWC"),
+        "block.up": ((8, 8, 16), "NHWC"),
+        "block.act": ((8, 8, 16), "NHWC"),
+        "block.drop": ((8, 8, 16), "NHWC"),
+        "block.down": ((8, 8, 8), "NHWC"),
+        "block.gated.gate": ((8, 8, 8), "NHWC"),
+        "block": ((8, 8, 8), "NHWC"),
+        "norm": ((8, 8, 8), "NHWC"),
+    }
 
 
 def test_layer_table_of_a_cnn(residual):
