@@ -100,6 +100,16 @@ def test_channels_last_gets_the_same_pixels(size: tuple[int, int] | int, resampl
     assert np.abs(found - np.asarray(pillow, np.float32)).max() <= 1.1
 
 
+def test_a_cubic_filter_stays_within_the_grey_levels() -> None:
+    pixels = np.zeros((1, 16, 16, 3), np.uint8)
+    pixels[:, 4:12] = 255
+    found = preprocessed(
+        pixels, Preprocessing(size=(40, 40), resample=3, layout="NCHW", dtype="float32")
+    )
+    assert found.min() == 0
+    assert found.max() == 255
+
+
 @pytest.mark.parametrize("k", [1, 2, 3, 5, 40])
 def test_average_pooling_is_adaptive_as_in_pytorch(identity: Path, k: int) -> None:
     pixels = np.random.default_rng(3).integers(0, 256, (2, 24, 24, 3), dtype=np.uint8)

@@ -107,7 +107,17 @@ def _resize(tape: Tape, x: ir.Value, spec: Preprocessing) -> ir.Value:
     # sizes of two axes for those of four, so that models with channels last would not load.
     batch_and_channels = tape.op("Shape", [x], {"start": 0, "end": 2})
     sizes = tape.op("Concat", [batch_and_channels, _new_size(tape, x, spec)], {"axis": 0})
-    return tape.op("Resize", [x, None, None, sizes], attributes)  # type: ignore[arg-type]
+    x = tape.op("Resize", [x, None, None, sizes], attributes)  # type: ignore[arg-type]
+    if mode == "cubic":  # it overshoots, and Pillow's pixels end at 0 and 255
+        x = tape.op(
+            "Clip",
+            [
+                x,
+                _constant(tape, np.array(0, np.float32)),
+                _constant(tape, np.array(255, np.float32)),
+            ],
+        )
+    return x
 
 
 def _new_size(tape: Tape, x: ir.Value, spec: Preprocessing) -> ir.Value:
