@@ -1,7 +1,7 @@
 """Flax models, nnx and linen, that a converter must get right, and some that it must refuse."""
 
 import functools
-import itertools
+import math
 from typing import Any
 
 import jax
@@ -9,13 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen, nnx
 
-_SEEDS = itertools.count()
+_RNG = np.random.default_rng(0)
 
 
 def drawn(_: Any, shape: tuple[int, ...], dtype: Any = jnp.float32, *__: Any) -> jax.Array:
     """Weights drawn by NumPy: compiling jax's own generators takes longer than all the rest."""
-    scale = 1 / np.sqrt(max(np.prod(shape[:-1]), 1))
-    values = np.random.default_rng(next(_SEEDS)).standard_normal(shape) * scale
+    values = _RNG.standard_normal(shape) * math.prod(shape[:-1]) ** -0.5
     return jnp.asarray(values.astype(np.float32), dtype)
 
 
@@ -74,8 +73,9 @@ def _randomise_batch_norms(network: nnx.Module) -> None:
     for _, part in nnx.iter_modules(network):
         if isinstance(part, nnx.BatchNorm):
             for variable in (part.mean, part.var, part.scale, part.bias):
+                lowest = 0.5 if variable is part.var or variable is part.scale else -0.5
                 shape = variable.get_value().shape
-                variable.set_value(jnp.asarray(rng.uniform(0.5, 2, shape), jnp.float32))
+                variable.set_value(jnp.asarray(rng.uniform(lowest, 1, shape), jnp.float32))
 
 
 class ViewedNet(nnx.Module):
@@ -141,8 +141,10 @@ def make_linen() -> linen.Module:
     module = LinenNet()
     variables = module.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)), train=False)
     rng = np.random.default_rng(1)
-    moved = jax.tree.map(
-        lambda leaf: jnp.asarray(rng.uniform(0.5, 2, leaf.shape), leaf.dtype),
+    moved = jax.tree.map_with_path(
+        lambda path, leaf: jnp.asarray(
+            rng.uniform(0.5 if path[-1].key == "var" else -0.5, 1, leaf.shape), leaf.dtype
+        ),
         variables["batch_stats"],
     )
     return module.bind({**variables, "batch_stats": moved})
@@ -189,7 +191,7 @@ class BrightnessGate(nnx.Module):
 
 class PairsOnly(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
-        return x.reshape(2, -1)
+        return x.reshape(2, *x.shape[1:])
 
 
 class OddAndEven(nnx.Module):
@@ -211,3 +213,43 @@ class Half(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.conv(x)
+
+
+class Pool(nnx.Module):
+    """One call of a pooling function, as a submodule."""
+
+    def __init__(self, function: str, *args: Any, **kwargs: Any) -> None:
+        self.function, self.args, self.kwargs = function, args, kwargs
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        pooled: jax.Array = getattr(nnx, self.function)(x, *self.args, **self.kwargs)
+        return pooled
+
+
+class Pools(nnx.Module):
+    """Pooling with all the ways of giving its arguments."""
+
+    def __init__(self) -> None:
+        edge = ((1, 1), (0, 1))
+        self.max = nnx.List(
+            [
+                Pool("max_pool", (3, 3)),
+                Pool("max_pool", (3, 2), (2, 1), "SAME"),
+                Pool("max_pool", window_shape=(3, 3), strides=(2, 2), padding=edge),
+            ]
+        )
+        self.min = nnx.List(
+            [Pool("min_pool", (2, 2), (2, 2)), Pool("min_pool", (3, 3), None, edge)]
+        )
+        self.avg = nnx.List(
+            [
+                Pool("avg_pool", (3, 3), (2, 2)),
+                Pool("avg_pool", (3, 3), padding="SAME"),
+                Pool("avg_pool", (3, 3), (2, 2), "SAME", count_include_pad=False),
+                Pool("avg_pool", (3, 3), strides=(2, 2), padding=edge),
+                Pool("avg_pool", (3, 3), (1, 1), edge, False),
+            ]
+        )
+
+    def __call__(self, x: jax.Array) -> list[jax.Array]:
+        return [pool(x) for pool in (*self.max, *self.min, *self.avg)]
