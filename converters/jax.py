@@ -248,6 +248,10 @@ def _with_typed_outputs(model: ir.Model, plan: Plan) -> ir.Model:
             graph.outputs[place] = node.outputs[0]
             node.outputs[0].name = f"{value.name}/{place}"
         seen.add(graph.outputs[place])
+    # The shapes that jax2onnx notes on the way are not kept up by its optimiser, which moves transposes.
+    for node in graph:
+        for value in node.outputs:
+            value.shape = None
     for value, shape, dtype in zip(graph.outputs, plan.shapes, plan.dtypes, strict=True):
         value.shape = ir.Shape([_BATCH, *shape])
         value.type = ir.TensorType(ir.DataType.FLOAT if dtype == "float32" else ir.DataType.FLOAT16)

@@ -21,6 +21,7 @@ from nrp_onnx.converters.converted_model import ConvertedModel
 from nrp_onnx.converters.jax import convert
 from tests.jax.models import (
     Awkward,
+    Conv,
     Network,
     Pools,
     Tokens,
@@ -192,6 +193,20 @@ def test_pooling_takes_all_of_flax_s_arguments():
     ]
     for layer, values in zip(converted.layers, expected, strict=True):
         assert_same(got[layer.tensor], values, layer.name)
+
+
+def test_steps_between_layers_may_be_moved_but_not_lost():
+    """A ReLU between convolutions is no layer; jax2onnx computes it in NCHW."""
+    first, second = Conv(3, 8, (3, 3), rngs=nnx.Rngs(0)), Conv(8, 5, (3, 3), rngs=nnx.Rngs(0))
+    norm = nnx.BatchNorm(8, use_running_average=True, rngs=nnx.Rngs(0))
+    model = nnx.Sequential(first, norm, nnx.relu, second)
+    converted = convert(model, EXAMPLE, preprocessing=PRESETS["raw"])
+    onnx.checker.check_model(converted.onnx, full_check=True)
+    images = some_images(2, 16, 16, 3)
+    got = run(converted, images)
+    assert_same(got["layers.0"], first(images), "layers.0")
+    expected = second(jnp.maximum(norm(first(images)), 0))
+    assert_same(got["layers.3"], expected, "layers.3")
 
 
 def test_nchw_images_and_several_results():
