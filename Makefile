@@ -1,20 +1,26 @@
 # `make demo` and `make test` set up everything they need; both are safe to run twice.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
+VENV_JAX ?= .venv-jax
 BIN := $(VENV)/bin
+BIN_JAX := $(VENV_JAX)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 # Without an NVIDIA driver, PyTorch's index of CPU builds saves gigabytes of CUDA packages.
 # An unreachable index costs a warning; pip then takes the build that it finds elsewhere.
 TORCH_FROM := $(if $(shell command -v nvidia-smi),,--retries 1 --extra-index-url https://download.pytorch.org/whl/cpu)
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-jax lint clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python -m nrp_onnx demo -o demo
 
-test: lint
+test: lint test-jax
 	$(BIN)/python -m pytest
+
+# In an environment of its own: jax2onnx brings the plain onnxruntime, which overwrites onnxruntime-gpu.
+test-jax: $(VENV_JAX)/.dev
+	$(BIN_JAX)/python -m pytest tests/jax
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -31,5 +37,11 @@ $(VENV)/.dev: $(VENV)/.runtime
 	$(PIP) install -q -c constraints.txt -e '.[dev]'
 	touch $@
 
+$(VENV_JAX)/.dev: pyproject.toml constraints.txt constraints-jax.txt
+	test -x $(BIN_JAX)/python || $(PYTHON) -m venv $(VENV_JAX)
+	$(BIN_JAX)/python -m pip --disable-pip-version-check install -q --no-deps $(TORCH_FROM) -c constraints.txt torch
+	$(BIN_JAX)/python -m pip --disable-pip-version-check install -q -c constraints.txt -c constraints-jax.txt -e '.[jax]' pytest
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist demo *.egg-info
+	rm -rf $(VENV) $(VENV_JAX) build dist demo *.egg-info

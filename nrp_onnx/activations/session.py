@@ -4,6 +4,7 @@ from typing import Literal
 
 import onnxruntime as ort
 
+from nrp_onnx.activations.runtime_wheels import CLASH, wheels_clash
 from nrp_onnx.errors import DeviceError, ModelError, OptionError
 from nrp_onnx.notes import Notes
 
@@ -61,7 +62,9 @@ def _cuda_session(model: bytes, where: object) -> ort.InferenceSession:
             where="--device cuda",
             expected="the package onnxruntime-gpu",
             found=f"onnxruntime {ort.__version__} with {', '.join(ort.get_available_providers())}",
-            fix="Uninstall onnxruntime and reinstall onnxruntime-gpu, or use --device cpu.",
+            fix=f"{CLASH}, or use --device cpu."
+            if wheels_clash()
+            else "Uninstall onnxruntime and reinstall onnxruntime-gpu, or use --device cpu.",
         )
     ort.preload_dlls()  # finds the CUDA libraries of PyTorch and of NVIDIA's pip packages
     options = _options()

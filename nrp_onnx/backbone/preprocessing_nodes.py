@@ -21,7 +21,9 @@ def append_preprocessing(tape: Tape, images: ir.Value, spec: Preprocessing) -> i
         A value of the spec's dtype, layout and size.
     """
     x = tape.op("Cast", [images], {"to": ir.DataType.FLOAT})
-    x = tape.op("Transpose", [x], {"perm": [0, 3, 1, 2]})
+    # No Transpose: ONNX Runtime would push it through Resize, where a model takes NHWC, and not every
+    # execution provider resizes channels that come last.
+    x = tape.op("Einsum", [x], {"equation": "nhwc->nchw"})
     x = _resize(tape, x, spec)
     if spec.crop_size is not None:
         x = _center_crop(tape, x, spec.crop_size)
@@ -103,8 +105,8 @@ def _resize(tape: Tape, x: ir.Value, spec: Preprocessing) -> ir.Value:
         attributes["exclude_outside"] = 1  # else edges differ from Pillow by up to 20 grey levels
     if mode == "cubic":
         attributes["cubic_coeff_a"] = -0.5  # Pillow's bicubic
-    # All four sizes, and not ``axes``: ONNX Runtime moves transposes through Resize, and then takes
-    # sizes of two axes for those of four, so that models with channels last would not load.
+    # All four sizes: with ``axes``, ONNX Runtime takes those of two axes for those of four when it
+    # moves a transpose through.
     batch_and_channels = tape.op("Shape", [x], {"start": 0, "end": 2})
     sizes = tape.op("Concat", [batch_and_channels, _new_size(tape, x, spec)], {"axis": 0})
     x = tape.op("Resize", [x, None, None, sizes], attributes)  # type: ignore[arg-type]

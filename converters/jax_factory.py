@@ -1,0 +1,59 @@
+"""SPEC ``jax:package.module:factory`` or ``jax:file.py:factory``: a user's own flax model."""
+
+import importlib
+
+import numpy as np
+
+from nrp_onnx.activations.runtime_wheels import CLASH, wheels_clash
+from nrp_onnx.backbone.preprocessing import PRESETS
+from nrp_onnx.converters.converted_model import ConvertedModel
+from nrp_onnx.converters.factory import make_model
+from nrp_onnx.converters.jax_extra import check_installed
+from nrp_onnx.converters.request import Request
+from nrp_onnx.errors import ModelError, OptionError
+
+_SIZE = (224, 224)
+
+
+def from_spec(name: str, request: Request) -> ConvertedModel:
+    """Convert the flax model that a function returns, with the weights that it comes with.
+
+    Raises:
+        OptionError, ModelError: if there is no such function, it returns no flax model, that cannot
+            be converted, or jax, flax or jax2onnx is missing.
+    """
+    where = f"jax:{name}"
+    check_installed(where)
+    if request.weights is not None or request.seed != 0:
+        raise OptionError(
+            "the weights are those that the factory gives",
+            where=where,
+            expected="neither --weights nor --seed",
+            fix="Set the weights, or the key that they are drawn from, in the factory.",
+        )
+    if wheels_clash():
+        request.notes.say(CLASH)
+    model = make_model(name, "jax")
+    if not any(kind.__module__.partition(".")[0] == "flax" for kind in type(model).__mro__):
+        raise ModelError(
+            "the factory returns no flax model",
+            where=where,
+            expected="an nnx.Module, or a linen module as module.bind(variables)",
+            found=type(model).__name__,
+        )
+    spec = request.preprocessing
+    if spec is None:
+        spec = PRESETS["imagenet"]
+        request.notes.say(
+            "no preprocessing is named: taking imagenet (RGB 0-1, ImageNet mean and std); set it "
+            "with --preprocess"
+        )
+    height, width = request.input_size or _SIZE
+    if request.input_size is None:
+        request.notes.say(f"no --input-size is named: taking {height} x {width} pixels")
+    example = np.zeros((1, height, width, 3), np.float32)
+    # Only now: it imports flax, jax and jax2onnx.
+    converted: ConvertedModel = importlib.import_module("nrp_onnx.converters.jax").convert(
+        model, example, preprocessing=spec, source={"spec": where}
+    )
+    return converted
