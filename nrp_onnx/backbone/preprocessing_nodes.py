@@ -21,7 +21,9 @@ def append_preprocessing(tape: Tape, images: ir.Value, spec: Preprocessing) -> i
         A value of the spec's dtype, layout and size.
     """
     x = tape.op("Cast", [images], {"to": ir.DataType.FLOAT})
-    x = tape.op("Transpose", [x], {"perm": [0, 3, 1, 2]})
+    # No Transpose: ONNX Runtime would push it through Resize, where a model takes NHWC, and mistake
+    # the two sizes there for four.
+    x = tape.op("Einsum", [x], {"equation": "nhwc->nchw"})
     x = _resize(tape, x, spec)
     if spec.crop_size is not None:
         x = _center_crop(tape, x, spec.crop_size)
