@@ -6,8 +6,9 @@ from nrp_onnx.converters.request import Request
 
 def asked_or_imagenet(request: Request) -> Preprocessing:
     """The user's preprocessing, or imagenet, which is said."""
-    if request.preprocessing is not None:
-        return request.preprocessing
+    asked: Preprocessing | None = request.preprocessing
+    if asked is not None:
+        return asked
     request.notes.say(
         "no preprocessing is named: taking imagenet (RGB 0-1, ImageNet mean and std); set it with "
         "--preprocess"

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes import common as passes
 
 from nrp_onnx.backbone.layer_table import Layer
 from nrp_onnx.converters.converted_model import name_outputs, strip_metadata, values_of
@@ -93,6 +94,7 @@ def expose(
     names += [layer.name for layer, _, _ in layers]
     tensors = name_outputs(model, names, taken=[INPUT])
     strip_metadata(model, keep=frozenset())
+    passes.RemoveUnusedNodesPass()(model)
     return [
         replace(layer, tensor=tensor)
         for (layer, _, _), tensor in zip(layers, tensors[len(own) :], strict=True)

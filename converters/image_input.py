@@ -65,7 +65,10 @@ def image_input(
         f"{name} {'?' if shape is None else tuple(shape)} {dtype}" for name, shape, dtype in inputs
     )
     wrong = ModelError(
-        "the model has no single image input", where=where, expected=_EXPECTED, found=found or "none"
+        "the model has no single image input",
+        where=where,
+        expected=_EXPECTED,
+        found=found or "none",
     )
     if len(inputs) != 1:
         raise wrong
@@ -80,7 +83,10 @@ def image_input(
         raise wrong
     if shape[0] not in (None, 1):
         raise ModelError(
-            "the batch size is fixed", where=where, expected="an open batch axis, or 1", found=shape[0]
+            "the batch size is fixed",
+            where=where,
+            expected="an open batch axis, or 1",
+            found=shape[0],
         )
     if size is None and (height is None or width is None):
         raise OptionError(

@@ -201,4 +201,5 @@ def _trace(model: Any, given: ImageInput, where: str) -> tuple[Any, Calls, int]:
 def _axes(layer: Any, given: ImageInput) -> str:
     """The order of the axes of what a layer returns; most take it as it comes."""
     named = {"channels_last": "NHWC", "channels_first": "NCHW"}
-    return named.get(getattr(layer, "data_format", None) or "", given.layout)
+    axes: str = named.get(getattr(layer, "data_format", None) or "", given.layout)
+    return axes

@@ -38,9 +38,7 @@ class Calls:
         names = []
         for call in self.made:
             so_far[call.path] += 1
-            names.append(
-                call.path if total[call.path] == 1 else f"{call.path}#{so_far[call.path]}"
-            )
+            names.append(call.path if total[call.path] == 1 else f"{call.path}#{so_far[call.path]}")
         return names
 
 

@@ -5,14 +5,15 @@ the graph once for every output. So one node takes in all layers while they run,
 alive as well, and is taken out afterwards.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import onnx
 import onnx_ir as ir
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from nrp_onnx.converters.tensorflow_package import quiet, tf, tf2onnx
+from nrp_onnx.converters.graph_optimizers import OPTIMIZERS
+from nrp_onnx.converters.tensorflow_package import convert_to_constants, quiet, tf, tf2onnx
 from nrp_onnx.errors import ModelError, NrpOnnxError
 
 #: The last that tf2onnx writes, and the first that the preprocessing nodes can be joined to.
@@ -25,7 +26,7 @@ MAXIMUM_BYTES = 2**31 - 1
 def frozen(function: Any) -> Any:
     """A concrete function with its variables as constants and its calls inlined."""
     with quiet():
-        return convert_variables_to_constants_v2(
+        return convert_to_constants.convert_variables_to_constants_v2(
             function, lower_control_flow=False, aggressive_inlining=True
         )
 
@@ -59,20 +60,20 @@ def graph_to_onnx(
             definition = tf2onnx.tf_loader.tf_optimize([given.name], names, definition)
         with tf.Graph().as_default() as graph:
             tf.import_graph_def(definition, name="")
-            return tf2onnx.tfonnx.process_tf_graph(
-                graph, opset=OPSET, input_names=[given.name], output_names=list(names)
-            )
+            return tf2onnx.tfonnx.graphs_from_tf(graph, [given.name], list(names))
 
     model, values = to_onnx(parse, where)
     value_of = dict(zip(names, values, strict=True))
     return model, [value_of[tensor.name] for tensor in tensors]
 
 
-def to_onnx(parse: Callable[[], Any], where: str) -> tuple[ir.Model, list[ir.Value]]:
+def to_onnx(
+    parse: Callable[[], tuple[Any, list[Any]]], where: str, tflite: bool = False
+) -> tuple[ir.Model, list[ir.Value]]:
     """What tf2onnx has parsed, optimised, as ONNX without outputs, and the values of its outputs.
 
     Args:
-        parse: makes tf2onnx's own graph, whose outputs are the layers.
+        parse: makes tf2onnx's own graph, whose outputs are the layers, and the graphs inside it.
         where: the model, for errors.
 
     Raises:
@@ -80,7 +81,7 @@ def to_onnx(parse: Callable[[], Any], where: str) -> tuple[ir.Model, list[ir.Val
     """
     try:
         with quiet(), tf.device("/cpu:0"):
-            graph = parse()
+            graph, inner = parse()
             graph.make_node(
                 _KEEPER,
                 list(graph.outputs),
@@ -90,7 +91,25 @@ def to_onnx(parse: Callable[[], Any], where: str) -> tuple[ir.Model, list[ir.Val
                 domain=_KEEPER_DOMAIN,
             )
             graph.outputs[:] = ["kept"]
-            proto = tf2onnx.optimizer.optimize_graph(graph).make_model("")
+            tf2onnx.tf_loader.clear_functions()
+            for part in (graph, *inner):
+                part.set_config(None, OPSET, None)
+            graph = tf2onnx.tfonnx.process_graphs(
+                graph,
+                inner,
+                custom_op_handlers=None,
+                inputs_as_nchw=[],
+                outputs_as_nchw=[],
+                continue_on_error=False,
+                custom_rewriter=None,
+                initialized_tables=None,
+                tensors_to_rename=None,
+                is_tflite=tflite,
+            )
+            graph = tf2onnx.optimizer.optimize_graph(
+                graph, catch_errors=False, optimizers=OPTIMIZERS
+            )
+            proto = graph.make_model("")
     except NrpOnnxError:
         raise
     except Exception as error:  # tf2onnx lets through whatever its rewriters raise
@@ -104,7 +123,9 @@ def to_onnx(parse: Callable[[], Any], where: str) -> tuple[ir.Model, list[ir.Val
     values = [value for value in keeper.inputs if value is not None]
     model.graph.outputs.clear()
     model.graph.remove(keeper, safe=True)
-    model.opset_imports.pop(_KEEPER_DOMAIN, None)
+    used = {"", *(node.domain for node in model.graph.all_nodes())}
+    for domain in [domain for domain in model.opset_imports if domain not in used]:
+        del model.opset_imports[domain]
     return model, values
 
 
@@ -119,8 +140,10 @@ def too_large(n_bytes: int, where: str) -> ModelError:
 
 def told(error: BaseException) -> str:
     """An exception of a framework in one line: its type and the first line that says something."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {(lines or ['no message'])[0].rstrip('.')}"
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # Keras prints in bold
+    lines = [line.strip() for line in plain.splitlines() if line.strip()]
+    telling = [line for line in lines if not line.startswith("Exception encountered when calling")]
+    return f"{type(error).__name__}: {(telling or lines or ['no message'])[0].rstrip('.')}"
 
 
 def _refuse_unknown_operators(proto: onnx.ModelProto, where: str) -> None:

@@ -55,8 +55,20 @@ if "tensorflow" not in sys.modules:
 try:
     with quiet(), without_stderr():
         import tensorflow as tf
-        import tf2onnx
+        import tf2onnx.optimizer.transpose_optimizer
+        import tf2onnx.tf_loader
+        import tf2onnx.tfonnx
+        from tensorflow.lite.python import schema_py_generated as tflite_schema
+        from tensorflow.python.framework import convert_to_constants
 except ImportError as _error:
     raise missing(_error) from _error
 
-__all__ = ["missing", "quiet", "tf", "tf2onnx", "without_stderr"]
+__all__ = [
+    "convert_to_constants",
+    "missing",
+    "quiet",
+    "tf",
+    "tf2onnx",
+    "tflite_schema",
+    "without_stderr",
+]
