@@ -6,8 +6,11 @@ import pytest
 
 from nrp_onnx.backbone.model import load_backbone
 from nrp_onnx.converters.keras_package import keras
+from nrp_onnx.converters.request import Request
+from nrp_onnx.converters.specs import convert_spec
 from nrp_onnx.converters.tensorflow_package import tf
-from tests.conftest import assert_user_error, nrp_onnx
+from nrp_onnx.errors import NrpOnnxError
+from tests.conftest import nrp_onnx
 from tests.converters import keras_models
 
 
@@ -73,7 +76,8 @@ def test_what_keras_exports(tmp_path):
     assert any("conv" in layer.name for layer in backbone.layers)
 
 
-def test_bad_folders_say_what_to_do(small, tmp_path):
+def test_bad_folders_say_what_to_do(small, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     tf.saved_model.save(small, str(tmp_path / "bare"), signatures={})
     tf.saved_model.save(small, str(tmp_path / "two"), signatures=small.of_two)
     (tmp_path / "broken").mkdir()
@@ -85,5 +89,8 @@ def test_bad_folders_say_what_to_do(small, tmp_path):
         "broken": ["TensorFlow cannot load it"],
     }
     for name, says in cases.items():
-        run = nrp_onnx("convert", f"saved_model:{name}", "-o", "x.onnx", cwd=tmp_path)
-        assert_user_error(run, name, *says)
+        with pytest.raises(NrpOnnxError) as caught:
+            convert_spec(f"saved_model:{name}", Request())
+        assert "\n" not in str(caught.value)
+        for words in (name, *says):
+            assert words in str(caught.value)

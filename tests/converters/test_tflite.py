@@ -12,9 +12,13 @@ import pytest
 from PIL import Image
 
 from nrp_onnx.backbone.model import load_backbone
+from nrp_onnx.converters.request import Request
+from nrp_onnx.converters.specs import convert_spec
+from nrp_onnx.converters.tensorflow_graph import frozen
 from nrp_onnx.converters.tensorflow_package import quiet, tf, without_stderr
+from nrp_onnx.errors import NrpOnnxError
 from nrp_onnx.recordings.simulation.stimuli import render
-from tests.conftest import assert_user_error, nrp_onnx
+from tests.conftest import nrp_onnx
 from tests.converters import keras_models
 
 
@@ -28,7 +32,7 @@ def tflite_of(quantised: bool) -> bytes:
     images = np.random.default_rng(0).uniform(-1, 1, (20, 1, 16, 16, 3)).astype(np.float32)
     with quiet(), without_stderr():
         converter = tf.lite.TFLiteConverter.from_concrete_functions(
-            [predict.get_concrete_function()], model
+            [frozen(predict.get_concrete_function())], model
         )
         if quantised:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -99,11 +103,13 @@ def test_an_int8_model_with_a_scale_for_each_channel(tmp_path):
 
 
 def natural_images(shared: Path, size: int) -> np.ndarray:
-    """40 images of a recording and 20 rendered ones, uint8 RGB."""
+    """32 images of a recording and 8 rendered ones, uint8 RGB."""
     with zipfile.ZipFile(shared / "data" / "macaque_v4_210325" / "images.zip") as archive:
         names = sorted(n for n in archive.namelist() if n.endswith((".png", ".jpg", ".bmp")))
-        pictures = [Image.open(io.BytesIO(archive.read(name))) for name in names[:40]]
-    pictures += [render(5, index) for index in range(20)]
+        pictures: list[Image.Image] = [
+            Image.open(io.BytesIO(archive.read(name))) for name in names[:32]
+        ]
+    pictures += [render(5, index) for index in range(8)]
     return np.stack([np.asarray(p.convert("RGB").resize((size, size))) for p in pictures])
 
 
@@ -123,9 +129,9 @@ def test_mobilenet_v2_classifies_like_its_float_original(shared, tmp_path):
         (expected,) = original.run(None, {name: image[None].transpose(0, 3, 1, 2)})[:1]
         agree += int(found.argmax() == expected.argmax())
         like_interpreter += int(found.argmax() == row.argmax())
-    print(f"top-1 agreement: {agree} of 60 with the original, {like_interpreter} with TFLite")
-    assert agree >= 36
-    assert like_interpreter >= 48
+    print(f"top-1 agreement: {agree} of 40 with the original, {like_interpreter} with TFLite")
+    assert agree >= 24
+    assert like_interpreter >= 32
     assert backbone.preprocessing is not None
     assert backbone.preprocessing.rescale_factor == 1 / 128
     assert backbone.preprocessing.image_mean == (1.0, 1.0, 1.0)
@@ -139,7 +145,7 @@ def test_mobilenet_v1_agrees_with_the_quantised_interpreter(shared, tmp_path):
     expected, _ = interpret(content, images)
     same = int((found.argmax(1) == expected.argmax(1)).sum())
     print(f"top-1 agreement with TFLite: {same} of {len(images)}; {np.abs(found - expected).max()}")
-    assert same >= 45
+    assert same >= 30
     assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.97
 
 
@@ -151,8 +157,12 @@ def test_mobilenet_v1_agrees_with_the_quantised_interpreter(shared, tmp_path):
         (b"\x1c\x00\x00\x00TFL3" + bytes(40), ["damaged"]),
     ],
 )
-def test_bad_files_say_what_to_do(content, says, tmp_path):
+def test_bad_files_say_what_to_do(content, says, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     if content is not None:
         (tmp_path / "bad.tflite").write_bytes(content)
-    run = nrp_onnx("convert", "tflite:bad.tflite", "-o", "x.onnx", cwd=tmp_path)
-    assert_user_error(run, "bad.tflite", *says)
+    with pytest.raises(NrpOnnxError) as caught:
+        convert_spec("tflite:bad.tflite", Request())
+    assert "\n" not in str(caught.value)
+    for words in ("bad.tflite", *says):
+        assert words in str(caught.value)
