@@ -34,7 +34,7 @@ $(VENV)/.runtime: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime
-	$(PIP) install -q -c constraints.txt -e '.[dev]'
+	$(PIP) install -q -c constraints.txt -e '.[dev,keras]'
 	touch $@
 
 $(VENV_JAX)/.dev: pyproject.toml constraints.txt constraints-jax.txt

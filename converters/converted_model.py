@@ -34,12 +34,14 @@ class ConvertedModel:
         layers: the layer table.
         preprocessing: with size, layout and dtype filled in.
         run_source: the model that it was made from, to compare with.
+        reference: what `run_source` runs, for people.
     """
 
     onnx: onnx.ModelProto
     layers: list[Layer]
     preprocessing: Preprocessing
     run_source: RunSource
+    reference: str = "the source"
 
     def save(self, path: str | Path) -> None:
         """Write the model to one file, whole or not at all."""

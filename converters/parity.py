@@ -32,11 +32,13 @@ class Parity:
             its own scale, so that activations that vanish do not pass as equal.
         tolerance: what none of them may exceed.
         images: what the two were run on.
+        reference: what the model was compared with.
     """
 
     layers: dict[str, float]
     tolerance: float
     images: str
+    reference: str = "the source"
 
     @property
     def worst(self) -> str:
@@ -58,7 +60,7 @@ class Parity:
     def summary(self) -> str:
         """One line for a person."""
         return (
-            f"parity with the source: {len(self.layers)} layers, largest relative error "
+            f"parity with {self.reference}: {len(self.layers)} layers, largest relative error "
             f"{self.max_relative_error:.1e} (layer {self.worst}), median "
             f"{float(np.median(list(self.layers.values()))):.1e}, on {self.images}"
         )
@@ -79,7 +81,8 @@ def with_parity(
     errors = {
         layer.name: relative_error(found[layer.name], source[layer.name]) for layer in model.layers
     }
-    parity = Parity(errors, tolerance, f"{N_IMAGES} images of noise and {N_IMAGES} of objects")
+    images_used = f"{N_IMAGES} images of noise and {N_IMAGES} of objects"
+    parity = Parity(errors, tolerance, images_used, model.reference)
     onnx.helper.set_model_props(
         model.onnx,
         {entry.key: entry.value for entry in model.onnx.metadata_props}

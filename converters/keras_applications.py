@@ -1,0 +1,96 @@
+"""The networks of keras.applications, with their weights and the preprocessing that they expect."""
+
+import difflib
+import importlib
+from typing import Any
+
+import numpy as np
+
+from nrp_onnx.backbone.preprocessing import PRESETS, Preprocessing
+from nrp_onnx.converters.keras_package import keras
+from nrp_onnx.converters.tensorflow_graph import told
+from nrp_onnx.converters.tensorflow_package import quiet
+from nrp_onnx.errors import ModelError, OptionError
+
+_CHANNELS = 3
+
+
+def build_application(
+    name: str, weights: str | None, size: tuple[int, int] | None, seed: int
+) -> Any:
+    """Build a network of keras.applications with its classifier.
+
+    Args:
+        name: such as ``ResNet50``.
+        weights: ``imagenet``, which may be downloaded; a file; None for random ones.
+        size: (height, width) in pixels; None takes the network's own.
+        seed: of random weights.
+
+    Raises:
+        OptionError: if there is no such network, file or size.
+        ModelError: if the weights cannot be downloaded or do not fit.
+    """
+    function = _application(name)
+    shape = None if size is None else (*size, _CHANNELS)
+    keras.utils.set_random_seed(seed)
+    try:
+        with quiet():
+            return function(weights=weights, input_shape=shape)
+    except Exception as error:  # Keras raises a plain Exception where a download fails
+        if "URL fetch failure" in str(error) or "HTTP" in str(error):
+            raise ModelError(
+                f"the weights {weights} cannot be downloaded",
+                where=f"keras:{name}",
+                found=told(error),
+                fix="Connect to the network, give a file with --weights, or take random weights "
+                "with --weights none.",
+            ) from error
+        raise OptionError(
+            "Keras cannot build the network so",
+            where=f"keras:{name}",
+            expected="weights and an image size that fit it",
+            found=told(error),
+        ) from error
+
+
+def preprocessing_of(name: str) -> Preprocessing:
+    """The preset that does what the application's own ``preprocess_input`` does.
+
+    Raises:
+        ModelError: if none does.
+    """
+    module = importlib.import_module(_application(name).__module__)
+    grey = np.array([0.0, 51.0, 255.0, 128.0], np.float32)
+    images = np.stack([grey, grey[::-1], grey[[2, 0, 3, 1]]], axis=-1).reshape(1, 2, 2, _CHANNELS)
+    expected = module.preprocess_input(images.copy(), data_format="channels_last")
+    for preset in PRESETS.values():
+        mean, std = np.array(preset.image_mean), np.array(preset.image_std)
+        found = (images * preset.rescale_factor - mean) / std
+        if preset.channel_order == "BGR":
+            found = found[..., ::-1]
+        if np.allclose(found, expected, atol=1e-3):
+            return preset
+    raise ModelError(
+        "the network has a preprocessing of its own",
+        where=f"keras:{name}",
+        expected=f"that of {', '.join(PRESETS)}",
+        fix="Name one with --preprocess.",
+    )
+
+
+def _application(name: str) -> Any:
+    known = [
+        entry
+        for entry in dir(keras.applications)
+        if entry[0].isupper() and callable(getattr(keras.applications, entry))
+    ]
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+        raise OptionError(
+            "keras.applications has no such network",
+            where=f"keras:{name}",
+            expected=f"one of {', '.join(known)}, or a file FILE.keras",
+            found=repr(name),
+            fix=f"Did you mean {' or '.join(close)}?" if close else None,
+        )
+    return getattr(keras.applications, name)
