@@ -17,8 +17,8 @@ from nrp_onnx.backbone.layer_table import (
     Layer,
     layers_to_json,
 )
+from nrp_onnx.backbone.model_files import save_model
 from nrp_onnx.backbone.preprocessing import Preprocessing
-from nrp_onnx.files import whole_file
 
 #: Runs the source model on a batch in the backbone's own layout and dtype; each layer by its name.
 RunSource = Callable[[np.ndarray], dict[str, np.ndarray]]
@@ -34,17 +34,18 @@ class ConvertedModel:
         layers: the layer table.
         preprocessing: with size, layout and dtype filled in.
         run_source: the model that it was made from, to compare with.
+        data_folder: where the external data that ``onnx`` refers to lie; None where it has none.
     """
 
     onnx: onnx.ModelProto
     layers: list[Layer]
     preprocessing: Preprocessing
     run_source: RunSource
+    data_folder: Path | None = None
 
     def save(self, path: str | Path) -> None:
-        """Write the model to one file, whole or not at all."""
-        with whole_file(Path(path)) as part:
-            part.write_bytes(self.onnx.SerializeToString())
+        """Write the model, whole or not at all: one file, and ``PATH.data`` if it is over 2 GB."""
+        save_model(self.onnx, Path(path), self.data_folder)
 
 
 def name_outputs(model: ir.Model, names: Sequence[str], taken: Sequence[str]) -> list[str]:
