@@ -52,9 +52,9 @@ def open_reshapes(model: ir.Model) -> int:
         if not sizes or sizes[0] < 1:
             continue
         begins_with_batch = x.shape is not None and len(x.shape) > 0 and x.shape[0] == 1
-        zero_copies = "allowzero" not in node.attributes or not node.attributes[
-            "allowzero"
-        ].as_int()
+        zero_copies = (
+            "allowzero" not in node.attributes or not node.attributes["allowzero"].as_int()
+        )
         if sizes[0] == 1 and begins_with_batch and zero_copies:
             sizes[0] = 0
         elif -1 not in sizes:

@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from nrp_onnx.backbone.layer_names import TORCH_SCOPES
 from nrp_onnx.backbone.layer_table import Layer, guess_layout
-from nrp_onnx.backbone.layers import TORCH_SCOPES
 from nrp_onnx.backbone.model import Backbone, load_backbone, read_onnx, simplified
 from nrp_onnx.backbone.opset import opset_of
 from nrp_onnx.backbone.preprocessing import PRESETS, Preprocessing
@@ -17,7 +17,7 @@ from nrp_onnx.backbone.preprocessing_nodes import check_fits
 from nrp_onnx.converters.batch_axis import BATCH, open_reshapes, set_input_shape
 from nrp_onnx.converters.converted_model import ConvertedModel, strip_metadata, write_metadata
 from nrp_onnx.converters.onnx_source import OnnxSource, open_session, run_session
-from nrp_onnx.converters.parity import TOLERANCE, parity_images, preprocessed, relative_error
+from nrp_onnx.converters.parity import parity_images, preprocessed, relative_error, tolerance_for
 from nrp_onnx.converters.request import Request
 from nrp_onnx.errors import ModelError, OptionError
 
@@ -50,9 +50,12 @@ def from_spec(name: str, request: Request) -> ConvertedModel:
     layers = _activations(backbone.layers, alone, path)
     tensors = list(dict.fromkeys([*own, *(layer.tensor for layer in layers)]))
 
-    model, batch = _with_open_batch(
-        backbone, height, width, tensors, alone, images, request
+    model, why_one = _with_open_batch(
+        backbone, height, width, tensors, alone, images, tolerance_for(spec)
     )
+    if why_one:
+        request.notes.say(f"the batch axis stays 1, since {why_one}")
+    batch: int | str = 1 if why_one else BATCH
     _expose(model, tensors, alone[0], batch)
     kept = dict(model.metadata_props)
     strip_metadata(model, keep=frozenset({TORCH_SCOPES}))
@@ -87,9 +90,7 @@ def _refuse_weights(request: Request, path: Path) -> None:
         )
 
 
-def _size_and_preprocessing(
-    backbone: Backbone, request: Request
-) -> tuple[int, int, Preprocessing]:
+def _size_and_preprocessing(backbone: Backbone, request: Request) -> tuple[int, int, Preprocessing]:
     """Height and width of the images, and the way to them from pixels."""
     given, path = backbone.input, backbone.path
     spec = request.preprocessing or backbone.preprocessing
@@ -127,7 +128,7 @@ def _activations(
     layers: Sequence[Layer], alone: Sequence[dict[str, np.ndarray]], path: Path
 ) -> list[Layer]:
     """The layers that are activations of one image, with the shapes that a run shows."""
-    found = []
+    found: list[Layer] = []
     for layer in layers:
         array = alone[0][layer.tensor]
         if array.dtype not in _FLOATS or not 2 <= array.ndim <= 4 or len(array) != 1:
@@ -159,9 +160,13 @@ def _with_open_batch(
     tensors: Sequence[str],
     alone: Sequence[dict[str, np.ndarray]],
     images: np.ndarray,
-    request: Request,
-) -> tuple[ir.Model, int | str]:
-    """The model with an open batch axis, where each image comes out as it does alone; else with 1."""
+    tolerance: float,
+) -> tuple[ir.Model, str]:
+    """The model with an open batch axis, where each image comes out as it does alone.
+
+    Returns:
+        The model, and why its batch axis is 1 if it is.
+    """
     given = backbone.input
     why = ""
     for rewrite in (False, True):
@@ -169,13 +174,12 @@ def _with_open_batch(
         if rewrite and open_reshapes(model) == 0:
             break
         set_input_shape(model, given, height, width, BATCH)
-        why = _why_not(model, given.name, tensors, alone, images, backbone.path)
+        why = _why_not(model, given.name, tensors, alone, images, backbone.path, tolerance)
         if not why:
-            return model, BATCH
-    request.notes.say(f"the batch axis stays 1, since {why}")
+            return model, ""
     model = _copy(backbone)
     set_input_shape(model, given, height, width, 1)
-    return model, 1
+    return model, why
 
 
 def _why_not(
@@ -185,6 +189,7 @@ def _why_not(
     alone: Sequence[dict[str, np.ndarray]],
     images: np.ndarray,
     path: Path,
+    tolerance: float,
 ) -> str:
     """Why a model cannot take several images at once; empty if it can."""
     proto = _proto(model)
@@ -196,7 +201,7 @@ def _why_not(
         return f"the graph does not run on {len(images)} images"
     for name, array in zip(tensors, together, strict=True):
         apart = np.concatenate([run[name] for run in alone])
-        if not relative_error(array, apart) <= TOLERANCE:
+        if not relative_error(array, apart) <= tolerance:
             return f"{name} is another for {len(images)} images than for each"
     return ""
 

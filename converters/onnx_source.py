@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from nrp_onnx.backbone.external_data import session_options
+from nrp_onnx.backbone.external_data import read_small_tensors, session_options
 from nrp_onnx.errors import ModelError
 
 
@@ -29,6 +29,7 @@ class OnnxSource:
     ) -> None:
         exposed = onnx.ModelProto()
         exposed.CopyFrom(proto)
+        read_small_tensors(exposed, path.parent)
         own = {output.name for output in exposed.graph.output}
         weights = {tensor.name for tensor in exposed.graph.initializer}
         (self._input,) = (value.name for value in exposed.graph.input if value.name not in weights)
@@ -42,7 +43,9 @@ class OnnxSource:
         """Each tensor by its name, for a batch in the model's layout and dtype."""
         steps = len(images) if self._batch is None else self._batch
         parts = [
-            run_session(self._session, self._tensors, self._input, images[i : i + steps], self._path)
+            run_session(
+                self._session, self._tensors, self._input, images[i : i + steps], self._path
+            )
             for i in range(0, len(images), steps)
         ]
         return {

@@ -53,9 +53,7 @@ def _gpu_is_present() -> bool:
     )
 
 
-def _cuda_session(
-    model: bytes, where: object, data_folder: Path | None
-) -> ort.InferenceSession:
+def _cuda_session(model: bytes, where: object, data_folder: Path | None) -> ort.InferenceSession:
     if _CUDA not in ort.get_available_providers():
         raise DeviceError(
             "this ONNX Runtime has no CUDA provider",

@@ -80,10 +80,34 @@ def check_external_data(proto: onnx.ModelProto, path: Path) -> None:
 
 
 def read_small_tensors(proto: onnx.ModelProto, folder: Path) -> None:
-    """Read external tensors of at most `SMALL_BYTES` into the model, in place."""
+    """Read external tensors into the model, in place: small ones, and those that are no weights.
+
+    ONNX Runtime needs the numbers of both when it loads a model.
+    """
+    weights = {tensor.name for tensor in proto.graph.initializer}
     for tensor in external_tensors(proto):
-        if tensor_bytes(tensor) <= SMALL_BYTES:
+        if tensor.name not in weights or tensor_bytes(tensor) <= SMALL_BYTES:
             read_tensor(tensor, folder)
+
+
+def without_external_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model for ``onnx.checker``, which would look for data files where it is run.
+
+    Weights that lie in other files become inputs of the graph.
+    """
+    if not external_tensors(proto):
+        return proto
+    bare = onnx.ModelProto()
+    bare.CopyFrom(proto)
+    kept = [tensor for tensor in bare.graph.initializer if not _is_external(tensor)]
+    for tensor in proto.graph.initializer:
+        if _is_external(tensor):
+            bare.graph.input.append(
+                onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            )
+    del bare.graph.initializer[:]
+    bare.graph.initializer.extend(kept)
+    return bare
 
 
 def read_tensor(tensor: onnx.TensorProto, folder: Path) -> None:
@@ -102,7 +126,8 @@ def tensor_bytes(tensor: onnx.TensorProto) -> int:
     Raises:
         ModelError: if it does not.
     """
-    needed = -(-math.prod(tensor.dims) * ir.DataType(tensor.data_type).bitwidth // 8)
+    bits = math.prod(tensor.dims) * int(ir.DataType(tensor.data_type).bitwidth)
+    needed: int = -(-bits // 8)
     _, _, said = _place(tensor)
     if said not in (None, needed):
         raise ModelError(
@@ -124,9 +149,8 @@ def sha256_of_model(proto: onnx.ModelProto, path: Path) -> str:
 def session_options(folder: Path | None) -> ort.SessionOptions:
     """Options of a session on a serialised model whose external data lie in a folder."""
     options = ort.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # errors are raised, so none need be printed too
     if folder is not None:
-        # An empty path would mean no folder.
         options.add_session_config_entry(
             "session.model_external_initializers_file_folder_path", str(folder.resolve())
         )

@@ -11,7 +11,7 @@ import onnxruntime as ort
 from onnx_ir.passes import common as passes
 from onnx_ir.tape import Tape
 
-from nrp_onnx.backbone.external_data import session_options
+from nrp_onnx.backbone.external_data import session_options, without_external_weights
 from nrp_onnx.backbone.layer_table import Layer, guess_layout
 from nrp_onnx.backbone.model import Backbone
 from nrp_onnx.backbone.preprocessing import Preprocessing
@@ -157,7 +157,7 @@ def to_checked_proto(model: ir.Model, what: str) -> onnx.ModelProto:
     """The model as protobuf, after ``onnx.checker`` has passed it."""
     proto = ir.to_proto(model)
     try:
-        onnx.checker.check_model(proto)
+        onnx.checker.check_model(without_external_weights(proto))
     except onnx.checker.ValidationError as error:
         raise ModelError(f"the {what} is no valid ONNX", found=str(error).splitlines()[0]) from None
     return proto

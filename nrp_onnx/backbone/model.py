@@ -8,6 +8,7 @@ from typing import Any
 
 import onnx
 import onnx_ir as ir
+from onnx import inliner
 
 from nrp_onnx.backbone.external_data import (
     check_external_data,
@@ -156,7 +157,7 @@ def simplified(original: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
     proto = onnx.ModelProto()
     proto.CopyFrom(original)
     if proto.functions:
-        proto = onnx.inliner.inline_local_functions(proto)
+        proto = inliner.inline_local_functions(proto)
     read_small_tensors(proto, folder)
     without_listed_initializers(proto)
     return proto

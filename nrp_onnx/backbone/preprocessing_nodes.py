@@ -22,6 +22,9 @@ def append_preprocessing(tape: Tape, images: ir.Value, spec: Preprocessing) -> i
     """
     x = tape.op("Cast", [images], {"to": ir.DataType.FLOAT})
     x = tape.op("Transpose", [x], {"perm": [0, 3, 1, 2]})
+    # ONNX Runtime moves a Transpose past Resize to meet a later one, as models that work on NHWC have,
+    # and then takes Resize's sizes for those of other axes. None passes a pool, here of one pixel.
+    x = tape.op("MaxPool", [x], {"kernel_shape": [1, 1]})
     x = _resize(tape, x, spec)
     if spec.crop_size is not None:
         x = _center_crop(tape, x, spec.crop_size)

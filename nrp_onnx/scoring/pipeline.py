@@ -35,7 +35,7 @@ from nrp_onnx.files import write_json
 from nrp_onnx.notes import Notes
 from nrp_onnx.predictor.search import read_search
 from nrp_onnx.recordings import Recordings, open_recordings
-from nrp_onnx.scoring.fitting import Fits, fit_folds
+from nrp_onnx.scoring.fitting import Fits, fit_folds, notes_on_layers
 from nrp_onnx.scoring.predictions import write_predictions
 from nrp_onnx.scoring.regions import score_regions
 from nrp_onnx.scoring.run_folder import RESULT_FILE, claim_folder, run_fingerprint
@@ -129,12 +129,11 @@ def score(
             notes,
         )
         activations = [read_activations(p, recordings.stimulus_ids) for p in extraction.paths]
-    for feature, x in zip(features, activations, strict=True):
-        if not np.ptp(x, axis=0).any():
-            notes.say(f"the layer {feature.layer.name} is the same for every image")
     names = [feature.layer.name for feature in features]
     with _timed(timings, "fitting_s"):
         fits = fit_folds(activations, names, recordings, folds, space, normalise, options.seed)
+    for note in notes_on_layers(fits.n_directions):
+        notes.say(note)
     with _timed(timings, "scoring_s"):
         regions = score_regions(recordings, fits, folds, options.seed)
     nrp_error = float(np.mean([region["nrp_error"]["value"] for region in regions.values()]))
@@ -313,5 +312,5 @@ def _export(
         )
     save_model(proto, folder / "head.onnx")
     graph = build_feature_graph(backbone, preprocessing, chosen)
-    save_model(predictor_model(head, graph, facts), folder / "predictor.onnx")
+    save_model(predictor_model(head, graph, facts), folder / "predictor.onnx", backbone.path.parent)
     return float(shift.max())
