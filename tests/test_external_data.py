@@ -20,7 +20,7 @@ from tests.conftest import assert_user_error, nrp_onnx
 def external(tmp_path: Path) -> Path:
     """A network whose weights, even the target of its Reshape, lie in weights/big.data."""
     rng = np.random.default_rng(0)
-    weights = {
+    weights: dict[str, np.ndarray] = {
         "w": rng.standard_normal((8, 3, 3, 3)).astype(np.float32),
         "v": rng.standard_normal((8 * 30 * 30, 6)).astype(np.float32) / 80,
         "shape": np.array([1, 8 * 30 * 30]),

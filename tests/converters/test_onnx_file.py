@@ -24,7 +24,8 @@ LIGHT = Path(onnx.__file__).parent / "backend/test/data/light"
 
 def random(*shape: int, dtype: type = np.float32) -> np.ndarray:
     rng = np.random.default_rng(shape[0])
-    return (rng.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))).astype(dtype)
+    array: np.ndarray = rng.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))
+    return array.astype(dtype)
 
 
 def save(
@@ -250,7 +251,11 @@ def test_reshapes_that_fold_the_batch_into_the_first_axis(tmp_path: Path) -> Non
     assert not request.notes.said
     assert [layer.name for layer in model.layers] == ["conv", "y"]
     x = random(5, 3, 16, 16)
-    expected = [ReferenceEvaluator(str(path)).run(None, {"x": x[i : i + 1]})[0] for i in range(5)]
+    evaluator = ReferenceEvaluator(str(path))
+    expected: list[np.ndarray] = []
+    for i in range(5):
+        (one,) = evaluator.run(None, {"x": x[i : i + 1]})
+        expected.append(one)
     assert_close(outputs_of(model, x)["y"], np.concatenate(expected), 1e-5)
 
 
