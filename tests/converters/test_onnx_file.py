@@ -255,7 +255,7 @@ def test_reshapes_that_fold_the_batch_into_the_first_axis(tmp_path: Path) -> Non
     expected: list[np.ndarray] = []
     for i in range(5):
         (one,) = evaluator.run(None, {"x": x[i : i + 1]})
-        expected.append(one)
+        expected.append(np.asarray(one))
     assert_close(outputs_of(model, x)["y"], np.concatenate(expected), 1e-5)
 
 
