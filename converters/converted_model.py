@@ -17,8 +17,9 @@ from nrp_onnx.backbone.layer_table import (
     Layer,
     layers_to_json,
 )
+from nrp_onnx.backbone.model_files import save_model
 from nrp_onnx.backbone.preprocessing import Preprocessing
-from nrp_onnx.files import whole_file
+from nrp_onnx.errors import OptionError
 
 #: Runs the source model on a batch in the backbone's own layout and dtype; each layer by its name.
 RunSource = Callable[[np.ndarray], dict[str, np.ndarray]]
@@ -35,6 +36,7 @@ class ConvertedModel:
         preprocessing: with size, layout and dtype filled in.
         run_source: the model that it was made from, to compare with.
         reference: what `run_source` runs, for people.
+        data_folder: where the external data that ``onnx`` refers to lie; None where it has none.
     """
 
     onnx: onnx.ModelProto
@@ -42,11 +44,11 @@ class ConvertedModel:
     preprocessing: Preprocessing
     run_source: RunSource
     reference: str = "the source"
+    data_folder: Path | None = None
 
     def save(self, path: str | Path) -> None:
-        """Write the model to one file, whole or not at all."""
-        with whole_file(Path(path)) as part:
-            part.write_bytes(self.onnx.SerializeToString())
+        """Write the model, whole or not at all: one file, and ``PATH.data`` if it is over 2 GB."""
+        save_model(self.onnx, Path(path), self.data_folder)
 
 
 def name_outputs(model: ir.Model, names: Sequence[str], taken: Sequence[str]) -> list[str]:
@@ -87,6 +89,23 @@ def strip_metadata(model: ir.Model, keep: frozenset[str]) -> None:
     for part in parts:
         part.doc_string = None
         part.metadata_props.clear()
+
+
+def check_source(source: Mapping[str, Any]) -> None:
+    """Refuse facts about a model's origin that its metadata cannot hold.
+
+    Raises:
+        OptionError: if they are no JSON.
+    """
+    try:
+        json.dumps(dict(source), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise OptionError(
+            "the source cannot be written as JSON",
+            where="source",
+            expected="strings, finite numbers, lists and dicts",
+            found=error,
+        ) from None
 
 
 def write_metadata(

@@ -1,6 +1,5 @@
 """JAX: a flax model, nnx or linen, becomes an ONNX backbone whose layers are its submodules' outputs."""
 
-import json
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
@@ -19,6 +18,7 @@ from nrp_onnx.backbone.preprocessing import Preprocessing
 from nrp_onnx.backbone.preprocessing_nodes import check_fits
 from nrp_onnx.converters.converted_model import (
     ConvertedModel,
+    check_source,
     name_outputs,
     strip_metadata,
     write_metadata,
@@ -28,7 +28,7 @@ from nrp_onnx.converters.flax_layers import DTYPES, Plan, failure, find_layers, 
 from nrp_onnx.converters.flax_models import FlaxModel, flax_model
 from nrp_onnx.converters.flax_pooling import whole_pooling
 from nrp_onnx.converters.jax_extra import check_installed
-from nrp_onnx.errors import ModelError, OptionError
+from nrp_onnx.errors import ModelError
 
 _INPUT, _OUTPUT, _BATCH = "input", "output", "batch"
 #: The last one that belongs to IR version 10, which is the latest that the toolkit writes.
@@ -126,15 +126,7 @@ def _origin(model: FlaxModel, source: Mapping[str, Any]) -> dict[str, Any]:
         "class": model.kind,
         "n_parameters": model.n_parameters,
     }
-    try:
-        json.dumps(dict(source), allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise OptionError(
-            "the source cannot be written as JSON",
-            where="source",
-            expected="strings, finite numbers, lists and dicts",
-            found=error,
-        ) from None
+    check_source(source)
     return {**origin, **source}
 
 

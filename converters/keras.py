@@ -4,7 +4,6 @@ The calls of its layers are recorded while TensorFlow traces the model, so that 
 layers that are called several times show all that they compute.
 """
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +12,7 @@ import onnx_ir as ir
 
 from nrp_onnx.backbone.layer_table import Layer
 from nrp_onnx.backbone.preprocessing import Preprocessing
-from nrp_onnx.converters.converted_model import ConvertedModel, write_metadata
+from nrp_onnx.converters.converted_model import ConvertedModel, check_source, write_metadata
 from nrp_onnx.converters.exposed_layers import INPUT, expose, in_steps, layout_of, look_at_outputs
 from nrp_onnx.converters.image_input import ImageInput, image_input
 from nrp_onnx.converters.keras_calls import Calls, watched
@@ -26,7 +25,7 @@ from nrp_onnx.converters.tensorflow_graph import (
     too_large,
 )
 from nrp_onnx.converters.tensorflow_package import quiet, tf
-from nrp_onnx.errors import ModelError, OptionError
+from nrp_onnx.errors import ModelError
 
 
 def convert(
@@ -146,15 +145,7 @@ def _origin(model: Any, source: Mapping[str, Any]) -> dict[str, Any]:
     n_parameters = model.count_params()
     if 2 * n_parameters > MAXIMUM_BYTES:  # two bytes each, at the least
         raise too_large(2 * n_parameters, model.name)
-    try:
-        json.dumps(dict(source), allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise OptionError(
-            "the source cannot be written as JSON",
-            where="source",
-            expected="strings, finite numbers, lists and dicts",
-            found=error,
-        ) from None
+    check_source(source)
     kind = f"{type(model).__module__}.{type(model).__qualname__}"
     return {
         "framework": "keras",

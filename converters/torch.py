@@ -5,7 +5,6 @@ place afterwards (``nn.ReLU(inplace=True)``, ``x += y``) leaves them as they wer
 """
 
 import io
-import json
 import logging
 import re
 import warnings
@@ -19,11 +18,12 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
-from nrp_onnx.backbone.layers import TORCH_SCOPES
+from nrp_onnx.backbone.layer_names import TORCH_SCOPES
 from nrp_onnx.backbone.preprocessing import Preprocessing
 from nrp_onnx.backbone.preprocessing_nodes import check_fits
 from nrp_onnx.converters.converted_model import (
     ConvertedModel,
+    check_source,
     name_outputs,
     strip_metadata,
     values_of,
@@ -37,7 +37,7 @@ from nrp_onnx.converters.module_layers import (
     layer_outputs,
     some_images,
 )
-from nrp_onnx.errors import ModelError, OptionError
+from nrp_onnx.errors import ModelError
 
 _INPUT, _OUTPUT, _BATCH = "input", "output", "batch"
 _DTYPES = {torch.float32: "float32", torch.float16: "float16"}
@@ -133,15 +133,7 @@ def _origin(module: nn.Module, source: Mapping[str, Any]) -> dict[str, Any]:
         "class": kind,
         "n_parameters": sum(parameter.numel() for parameter in module.parameters()),
     }
-    try:
-        json.dumps(dict(source), allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise OptionError(
-            "the source cannot be written as JSON",
-            where="source",
-            expected="strings, finite numbers, lists and dicts",
-            found=error,
-        ) from None
+    check_source(source)
     return {**origin, **source}
 
 

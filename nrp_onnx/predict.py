@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from nrp_onnx.activations.images import image_batches
 from nrp_onnx.activations.session import open_session
 from nrp_onnx.backbone.feature_graph import IMAGES
+from nrp_onnx.backbone.model import read_onnx
 from nrp_onnx.errors import ModelError
 from nrp_onnx.export.onnx_head import RATES, SITES_KEY, UNITS_KEY
 from nrp_onnx.files import whole_file
@@ -34,7 +35,10 @@ def predict(
     """
     if not predictor.is_file():
         raise ModelError("no such predictor", where=predictor, expected="predictor.onnx of a run")
-    session = open_session(predictor.read_bytes(), device, notes or Notes(), predictor)
+    read_onnx(predictor)  # refuses data from outside its folder
+    session = open_session(
+        predictor.read_bytes(), device, notes or Notes(), predictor, predictor.parent
+    )
     metadata = session.get_modelmeta().custom_metadata_map
     (given, *others), outputs = session.get_inputs(), session.get_outputs()
     if given.name != IMAGES or others or outputs[0].name != RATES or SITES_KEY not in metadata:

@@ -79,7 +79,9 @@ def extract_activations(
     asked = [features[i] for i in todo]
     graph = build_feature_graph(backbone, preprocessing, asked)
     proto = to_checked_proto(graph, "feature graph")
-    session = open_session(proto.SerializeToString(), device, notes, backbone.path)
+    session = open_session(
+        proto.SerializeToString(), device, notes, backbone.path, backbone.path.parent
+    )
     provider = session.get_providers()[0]
     names = [feature.layer.name for feature in asked]
     with ExitStack() as stack:

@@ -1,10 +1,12 @@
 """ONNX Runtime sessions on the device that was asked for, never quietly on another."""
 
+from pathlib import Path
 from typing import Literal
 
 import onnxruntime as ort
 
 from nrp_onnx.activations.runtime_wheels import CLASH, wheels_clash
+from nrp_onnx.backbone.external_data import session_options
 from nrp_onnx.errors import DeviceError, ModelError, OptionError
 from nrp_onnx.notes import Notes
 
@@ -12,11 +14,14 @@ Device = Literal["auto", "cpu", "cuda"]
 _CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 
 
-def open_session(model: bytes, device: str, notes: Notes, where: object) -> ort.InferenceSession:
+def open_session(
+    model: bytes, device: str, notes: Notes, where: object, data_folder: Path | None = None
+) -> ort.InferenceSession:
     """A session on a device.
 
     Args:
         model: a serialised ONNX model.
+        data_folder: where the external data that it refers to lie, which have been checked.
         device: ``cpu``; ``cuda``, an error where it does not work; ``auto``, CUDA where a GPU is
             present and the CPU elsewhere, which is said.
 
@@ -32,19 +37,13 @@ def open_session(model: bytes, device: str, notes: Notes, where: object) -> ort.
         device = "cuda" if _gpu_is_present() else "cpu"
         notes.say(f"--device auto: running on {device}")
     if device == "cuda":
-        return _cuda_session(model, where)
+        return _cuda_session(model, where, data_folder)
     try:
-        return ort.InferenceSession(model, _options(), providers=[_CPU])
+        return ort.InferenceSession(model, session_options(data_folder), providers=[_CPU])
     except Exception as error:  # ONNX Runtime has no public exception family
         raise ModelError(
             "ONNX Runtime cannot load the model", where=where, found=str(error).splitlines()[0]
         ) from None
-
-
-def _options() -> ort.SessionOptions:
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    return options
 
 
 def _gpu_is_present() -> bool:
@@ -55,7 +54,7 @@ def _gpu_is_present() -> bool:
     )
 
 
-def _cuda_session(model: bytes, where: object) -> ort.InferenceSession:
+def _cuda_session(model: bytes, where: object, data_folder: Path | None) -> ort.InferenceSession:
     if _CUDA not in ort.get_available_providers():
         raise DeviceError(
             "this ONNX Runtime has no CUDA provider",
@@ -67,7 +66,7 @@ def _cuda_session(model: bytes, where: object) -> ort.InferenceSession:
             else "Uninstall onnxruntime and reinstall onnxruntime-gpu, or use --device cpu.",
         )
     ort.preload_dlls()  # finds the CUDA libraries of PyTorch and of NVIDIA's pip packages
-    options = _options()
+    options = session_options(data_folder)
     options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     try:
         # TF32 would round products to 10 bits: the score must not depend on the device.

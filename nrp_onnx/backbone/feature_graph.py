@@ -11,6 +11,7 @@ import onnxruntime as ort
 from onnx_ir.passes import common as passes
 from onnx_ir.tape import Tape
 
+from nrp_onnx.backbone.external_data import session_options, without_external_weights
 from nrp_onnx.backbone.layer_table import Layer, guess_layout
 from nrp_onnx.backbone.model import Backbone
 from nrp_onnx.backbone.preprocessing import Preprocessing
@@ -71,7 +72,9 @@ def with_known_shapes(backbone: Backbone, layers: Sequence[Layer]) -> list[Layer
     shape = (1, 3, height, width) if given.layout == "NCHW" else (1, height, width, 3)
     try:
         session = ort.InferenceSession(
-            ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"]
+            ir.to_proto(model).SerializeToString(),
+            session_options(backbone.path.parent),
+            providers=["CPUExecutionProvider"],
         )
         outputs = session.run(None, {given.name: np.zeros(shape, given.dtype)})
     except Exception as error:  # ONNX Runtime has no public exception family
@@ -98,6 +101,7 @@ def build_feature_graph(
     """Preprocessing, backbone and reductions as one graph, cut after the last asked layer.
 
     The input is `IMAGES`; the outputs have the layers' names and the shape (batch, n_features).
+    External data are still referred to: they lie in the folder of the backbone.
     """
     # A copy: renaming the initialisers below writes through to the protobuf they came from.
     proto = onnx.ModelProto()
@@ -153,7 +157,7 @@ def to_checked_proto(model: ir.Model, what: str) -> onnx.ModelProto:
     """The model as protobuf, after ``onnx.checker`` has passed it."""
     proto = ir.to_proto(model)
     try:
-        onnx.checker.check_model(proto)
+        onnx.checker.check_model(without_external_weights(proto))
     except onnx.checker.ValidationError as error:
         raise ModelError(f"the {what} is no valid ONNX", found=str(error).splitlines()[0]) from None
     return proto

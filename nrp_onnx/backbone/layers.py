@@ -1,13 +1,9 @@
 """Finds the layers of an ONNX graph that carries no layer table."""
 
-import ast
-
 import onnx_ir as ir
 
+from nrp_onnx.backbone.layer_names import module_paths, tensor_names
 from nrp_onnx.backbone.layer_table import Layer, guess_layout
-
-#: The node metadata in which PyTorch's exporter keeps the path of the module a node came from.
-TORCH_SCOPES = "pkg.torch.onnx.name_scopes"
 
 #: Operators that only move, copy or describe numbers: their outputs are no layers of their own.
 MOVING_OPS = frozenset(
@@ -55,9 +51,12 @@ def derive_layers(model: ir.Model) -> list[Layer]:
     ]
     by_module: dict[str, ir.Node] = {}
     for node in candidates:
-        for path in _module_paths(node):
+        for path in module_paths(node):
             by_module[path] = node
-    named = list(by_module.items()) or [(node.outputs[0].name or "", node) for node in candidates]
+    named = list(by_module.items())
+    if not named:
+        names = tensor_names([node.outputs[0].name or "" for node in candidates])
+        named = list(zip(names, candidates, strict=True))
     order = {id(node): place for place, node in enumerate(candidates)}
     named.sort(key=lambda pair: (order[id(pair[1])], -pair[0].count(".")))
     layers = []
@@ -79,11 +78,3 @@ def _shape_of_one_image(value: ir.Value) -> tuple[int, ...] | None:
         return None
     dims = [dim for dim in value.shape[1:] if isinstance(dim, int)]
     return tuple(dims) if len(dims) == len(value.shape) - 1 else None
-
-
-def _module_paths(node: ir.Node) -> list[str]:
-    """Module paths from the outermost to the innermost; the exporter adds the node's own name last."""
-    text = node.metadata_props.get(TORCH_SCOPES)
-    if text is None:
-        return []
-    return [path for path in ast.literal_eval(text)[:-1] if path]

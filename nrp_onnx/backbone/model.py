@@ -1,13 +1,20 @@
 """Reads an ONNX backbone: what it takes in, what layers it has, what it says of itself."""
 
 import json
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import onnx
 import onnx_ir as ir
+from onnx import inliner
 
+from nrp_onnx.backbone.external_data import (
+    check_external_data,
+    read_small_tensors,
+    sha256_of_model,
+)
 from nrp_onnx.backbone.layer_table import (
     PREPROCESSING_KEY,
     SOURCE_KEY,
@@ -15,12 +22,9 @@ from nrp_onnx.backbone.layer_table import (
     layers_from_metadata,
 )
 from nrp_onnx.backbone.layers import derive_layers
+from nrp_onnx.backbone.opset import lifted, without_listed_initializers
 from nrp_onnx.backbone.preprocessing import Preprocessing, preprocessing_from_json
 from nrp_onnx.errors import ModelError
-from nrp_onnx.files import sha256_of_file
-
-#: The first opset whose Resize has antialiasing, which the preprocessing nodes need.
-MINIMUM_OPSET = 18
 
 _DTYPES = {ir.DataType.FLOAT: "float32", ir.DataType.FLOAT16: "float16"}
 
@@ -47,7 +51,14 @@ class ImageInput:
 
 @dataclass(frozen=True)
 class Backbone:
-    """An ONNX backbone as read from a file; `proto` is at opset `MINIMUM_OPSET` or later."""
+    """An ONNX backbone as read from a file.
+
+    Attributes:
+        path: of the file.
+        sha256: over it and its external data.
+        proto: the model at opset 18 or later; large external data are referred to, not read, and
+            lie in the folder of ``path``.
+    """
 
     path: Path
     sha256: str
@@ -62,42 +73,28 @@ class Backbone:
 def load_backbone(path: Path) -> Backbone:
     """Read an ONNX file, lift its opset where needed, and find its input and its layers.
 
+    Large external data are not read, but where they lie and that they are whole is checked.
+
     Raises:
-        ModelError: if the file is missing, damaged, or no model with one image input.
+        ModelError: if the file is missing, damaged, or no model with one image input, or takes data
+            from outside its folder.
     """
     path = Path(path)
-    if not path.is_file():
-        raise ModelError(
-            "no such model file",
-            where=path,
-            expected="an .onnx file",
-            found="a folder" if path.is_dir() else "nothing",
-        )
-    try:
-        proto = onnx.load(path)
-    except Exception as error:  # protobuf's DecodeError, a missing external file, ...
-        raise ModelError(
-            "this file cannot be read as ONNX",
-            where=path,
-            expected="a whole ONNX model",
-            found=f"{path.stat().st_size} bytes ({error})",
-            fix="Export or download it again.",
-        ) from None
-    if not proto.graph.node or not proto.opset_import:
-        raise ModelError(
-            "this file holds no graph",
-            where=path,
-            expected="a whole ONNX model",
-            found=f"{path.stat().st_size} bytes without nodes",
-            fix="Export or download it again.",
-        )
-    metadata = {entry.key: entry.value for entry in proto.metadata_props}
-    proto = _with_shapes(_lifted(proto, path))
-    model = ir.from_proto(proto)
-    image_input = _image_input(model, path)
+    original = read_onnx(path)
+    digest = sha256_of_model(original, path)
+    metadata = {entry.key: entry.value for entry in original.metadata_props}
+    proto = simplified(original, path.parent)
     layers = layers_from_metadata(metadata, path)
     if layers is None:
-        layers = derive_layers(model)
+        # Before the opset is lifted: that renames tensors, and may drop module paths.
+        layers = derive_layers(ir.from_proto(_with_shapes(proto)))
+    proto = _with_shapes(lifted(proto, path))
+    model = ir.from_proto(proto)
+    image_input = find_image_input(model, path)
+    made = {value.name for node in model.graph for value in node.outputs}
+    if any(layer.tensor not in made for layer in layers):
+        kept = [layer for layer in layers if layer.tensor in made]
+        layers = [replace(layer, depth=depth) for depth, layer in enumerate(kept)]
     if not layers:
         raise ModelError(
             "no layer was found", where=path, expected="floating-point activations of the image"
@@ -109,7 +106,7 @@ def load_backbone(path: Path) -> Backbone:
         preprocessing = preprocessing_from_json(json.loads(metadata[PREPROCESSING_KEY]), where)
     return Backbone(
         path=path,
-        sha256=sha256_of_file(path),
+        sha256=digest,
         proto=proto,
         input=image_input,
         layers=layers,
@@ -119,26 +116,51 @@ def load_backbone(path: Path) -> Backbone:
     )
 
 
-def _lifted(proto: onnx.ModelProto, path: Path) -> onnx.ModelProto:
-    opset = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 0)
-    if opset >= MINIMUM_OPSET:
-        return proto
-    metadata = list(proto.metadata_props)
-    try:
-        lifted = onnx.version_converter.convert_version(proto, MINIMUM_OPSET)
-    except Exception as error:
+def read_onnx(path: Path) -> onnx.ModelProto:
+    """The content of an ONNX file, its external data checked but not read.
+
+    Raises:
+        ModelError: if it is missing or damaged, or takes data from outside its folder.
+    """
+    if not path.is_file():
         raise ModelError(
-            f"its opset {opset} cannot be lifted to {MINIMUM_OPSET}",
+            "no such model file",
             where=path,
-            found=error,
-            fix=f"Export it again with opset {MINIMUM_OPSET} or later.",
+            expected="an .onnx file",
+            found="a folder" if path.is_dir() else "nothing",
+        )
+    size = path.stat().st_size
+    try:
+        proto = onnx.load(path, load_external_data=False)
+    except Exception as error:  # protobuf's DecodeError
+        raise ModelError(
+            "this file cannot be read as ONNX",
+            where=path,
+            expected="a whole ONNX model",
+            found=f"{size} bytes ({error})",
+            fix="Export or download it again.",
         ) from None
-    # Opset 18 belongs to IR version 8; the converter keeps the old number, under which initialisers
-    # would have to be inputs too.
-    lifted.ir_version = max(proto.ir_version, 8)
-    del lifted.metadata_props[:]
-    lifted.metadata_props.extend(metadata)
-    return lifted
+    if not proto.graph.node or not proto.opset_import:
+        raise ModelError(
+            "this file holds no graph",
+            where=path,
+            expected="a whole ONNX model",
+            found=f"{size} bytes without nodes",
+            fix="Export or download it again.",
+        )
+    check_external_data(proto, path)
+    return proto
+
+
+def simplified(original: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
+    """A copy without functions, initialisers among the inputs, or small external tensors."""
+    proto = onnx.ModelProto()
+    proto.CopyFrom(original)
+    if proto.functions:
+        proto = inliner.inline_local_functions(proto)
+    read_small_tensors(proto, folder)
+    without_listed_initializers(proto)
+    return proto
 
 
 def _with_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -148,7 +170,12 @@ def _with_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
         return proto  # over 2 GB, or an operator that it does not know: shapes are then probed
 
 
-def _image_input(model: ir.Model, path: Path) -> ImageInput:
+def find_image_input(model: ir.Model, path: Path) -> ImageInput:
+    """The input of a graph that takes images.
+
+    Raises:
+        ModelError: if there is none, or more than one input.
+    """
     initializers = set(model.graph.initializers)
     inputs = [value for value in model.graph.inputs if value.name not in initializers]
     described = ", ".join(f"{v.name} {v.dtype}{v.shape or ''}" for v in inputs) or "none"
@@ -185,8 +212,20 @@ def _count_parameters(model: ir.Model) -> int:
     for node in model.graph:
         if node.op_type == "Constant" and "value" in node.attributes:
             tensors.append(node.attributes["value"].as_tensor())
-    return sum(
+    return _filled(model) + sum(
         tensor.size
         for tensor in tensors
         if tensor is not None and tensor.dtype.is_floating_point() and len(tensor.shape) > 0
     )
+
+
+def _filled(model: ir.Model) -> int:
+    """Numbers in weights that the graph itself fills with one value, to keep its file small."""
+    total = 0
+    for node in model.graph:
+        if node.op_type == "ConstantOfShape" and node.inputs[0] is not None:
+            shape = ir.convenience.get_const_tensor(node.inputs[0])
+            value = node.attributes.get("value")
+            if shape is not None and (value is None or value.as_tensor().dtype in _DTYPES):
+                total += math.prod(shape.numpy().tolist())
+    return total

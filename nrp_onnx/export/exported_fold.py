@@ -60,9 +60,9 @@ def export_fold(
     save_model(head_model(head, features, facts), folder / HEAD)
     graph = build_feature_graph(backbone, preprocessing, features)
     predictor = predictor_model(head, graph, facts)
-    save_model(predictor, folder / PREDICTOR)
+    save_model(predictor, folder / PREDICTOR, backbone.path.parent)
     scorer = scorer_model(predictor, recordings.regions, score_scale, score_units)
-    save_model(scorer, folder / SCORER)
+    save_model(scorer, folder / SCORER, backbone.path.parent)
 
 
 def check_exported_head(

@@ -14,10 +14,13 @@ class FoldedHead:
     """Weights of y = W x + b for each dense layer.
 
     Attributes:
-        l1: for each layer of the backbone, W (units, D) and b (units,), on its activations.
+        means: for each layer of the backbone, what is taken from its activations first, float32
+            (D,): folded into b as well, activations that hardly differ would cancel to nothing.
+        l1: for each layer W (units, D) and b (units,), on its activations less their mean.
         l2, out: W and b; ``out`` gives rates in the recordings' own units.
     """
 
+    means: list[np.ndarray]
     l1: list[tuple[np.ndarray, np.ndarray]]
     l2: tuple[np.ndarray, np.ndarray]
     out: tuple[np.ndarray, np.ndarray]
@@ -32,7 +35,7 @@ def fold_head(
 ) -> FoldedHead:
     """Fold what stands around a head into its first and last weights.
 
-    With coordinates c = (x - mean) P, NRP-L1 is W c + b = (W P^T) x + (b - W P^T mean); with
+    With coordinates c = (x - mean) P, NRP-L1 is W c + b = (W P^T) (x - mean) + b; with
     rates = out * scale + offset, the scale and the offset go into NRP-out.
 
     Args:
@@ -43,11 +46,13 @@ def fold_head(
         name: tensor.numpy().astype(np.float64)
         for name, tensor in trained.head.state_dict().items()
     }
-    l1 = []
+    l1, means = [], []
     for place, (basis, x) in enumerate(zip(bases, activations, strict=True)):
         folded = weights[f"l1.{place}.weight"] @ basis.projection(x).T
-        l1.append((folded, weights[f"l1.{place}.bias"] - folded @ basis.mean))
+        means.append(basis.mean.astype(np.float32))
+        l1.append((folded, weights[f"l1.{place}.bias"] - folded @ (basis.mean - means[-1])))
     return FoldedHead(
+        means=means,
         l1=l1,
         l2=(weights["l2.weight"], weights["l2.bias"]),
         out=(weights["out.weight"] * scale[:, None], weights["out.bias"] * scale + offset),

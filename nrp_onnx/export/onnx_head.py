@@ -10,14 +10,15 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.tape import Tape
 
+from nrp_onnx.backbone import model_files
 from nrp_onnx.backbone.feature_graph import Feature, to_checked_proto
+from nrp_onnx.backbone.model_files import PROTOBUF_LIMIT
 from nrp_onnx.errors import OutputError
 from nrp_onnx.export.folded_head import FoldedHead
-from nrp_onnx.files import whole_file
 
 RATES = "rates"
 SITES_KEY, UNITS_KEY, SCORES_KEY = "nrp_onnx.sites", "nrp_onnx.units", "nrp_onnx.scores"
-_PROTOBUF_LIMIT = 2**31 - 1
+_DENSE = ("weight", "bias")
 
 
 def head_model(
@@ -54,13 +55,16 @@ def predictor_model(
     return _finished(feature_graph, facts, "predictor")
 
 
-def save_model(proto: onnx.ModelProto, path: Path) -> None:
-    """Write a model to one file, whole or not at all.
+def save_model(proto: onnx.ModelProto, path: Path, data_folder: Path | None = None) -> None:
+    """Write a model, whole or not at all: one file, and ``PATH.data`` if its backbone is over 2 GB.
+
+    Args:
+        data_folder: where external data lie that the model refers to.
 
     Raises:
-        OutputError: if it is too large for one file.
+        OutputError: if the head alone is too large for one file.
     """
-    if proto.ByteSize() > _PROTOBUF_LIMIT:
+    if proto.ByteSize() > PROTOBUF_LIMIT:
         raise OutputError(
             "the model is too large for one ONNX file",
             where=path,
@@ -68,8 +72,7 @@ def save_model(proto: onnx.ModelProto, path: Path) -> None:
             found=f"{proto.ByteSize()} bytes",
             fix="Choose a smaller reduction with --reduce.",
         )
-    with whole_file(path) as part:
-        onnx.save(proto, part)
+    model_files.save_model(proto, path, data_folder)
 
 
 def _append_head(
@@ -77,19 +80,23 @@ def _append_head(
 ) -> None:
     tape = Tape()
 
+    def constant(name: str, array: np.ndarray) -> ir.Value:
+        tensor = ir.tensor(array.astype(np.float32), name=f"nrp/{name}")
+        value = ir.Value(name=tensor.name, const_value=tensor)
+        value.shape, value.type = ir.Shape(array.shape), ir.TensorType(tensor.dtype)
+        graph.register_initializer(value)
+        return value
+
     def dense(x: ir.Value, name: str, weights: tuple[np.ndarray, np.ndarray]) -> ir.Value:
-        values = []
-        for part, array in zip(("weight", "bias"), weights, strict=True):
-            tensor = ir.tensor(array.astype(np.float32), name=f"nrp/{name}.{part}")
-            values.append(ir.Value(name=tensor.name, const_value=tensor))
-            values[-1].shape, values[-1].type = ir.Shape(array.shape), ir.TensorType(tensor.dtype)
-            graph.register_initializer(values[-1])
+        values = [
+            constant(f"{name}.{part}", array) for part, array in zip(_DENSE, weights, strict=True)
+        ]
         return tape.op("Gemm", [x, *values], {"transB": 1}, name=f"nrp/{name}")
 
-    local = [
-        tape.op("Relu", [dense(x, f"l1.{place}", weights)])
-        for place, (x, weights) in enumerate(zip(inputs, head.l1, strict=True))
-    ]
+    local = []
+    for place, (x, mean, weights) in enumerate(zip(inputs, head.means, head.l1, strict=True)):
+        centred = tape.op("Sub", [x, constant(f"l1.{place}.mean", mean)])
+        local.append(tape.op("Relu", [dense(centred, f"l1.{place}", weights)]))
     joined = tape.op("Concat", local, {"axis": 1})
     rates = dense(tape.op("Relu", [dense(joined, "l2", head.l2)]), "out", head.out)
     rates.name = RATES

@@ -13,6 +13,9 @@ import scipy.linalg
 
 #: Directions whose share of the largest eigenvalue is below this are rounding noise of float32.
 _TOLERANCE = 1e-6
+#: So are those whose spread over all training images is below this part of the length of the mean.
+_ROUNDING = 4 * float(np.finfo(np.float32).eps)
+_SMALLEST = 1e-18
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,11 @@ class Basis:
     weights: np.ndarray | None
     directions: np.ndarray | None
 
+    @property
+    def n_directions(self) -> int:
+        """In how many directions the training images differ; 0 if they are all the same."""
+        return self.coordinates.shape[1] if self.coordinates.any() else 0
+
     def projection(self, activations: np.ndarray) -> np.ndarray:
         """The matrix P of shape (D, r) with coordinates = (x - mean) P."""
         if self.directions is not None:
@@ -51,9 +59,14 @@ def gram(activations: np.ndarray) -> np.ndarray | None:
     """
     if activations.shape[1] <= activations.shape[0]:
         return None
-    centred = activations - activations.mean(axis=0)
-    product: np.ndarray = centred @ centred.T
-    return product.astype(np.float64)
+    centred = activations - activations.mean(axis=0, dtype=np.float64).astype(np.float32)
+    # Squares of large activations leave float32, so the product is taken at a scale near 1; a power
+    # of two, which rounds nothing.
+    exponent = int(np.frexp(max(float(centred.max()), -float(centred.min())))[1])
+    np.ldexp(centred, -exponent, out=centred)
+    product: np.ndarray = (centred @ centred.T).astype(np.float64)
+    scaled: np.ndarray = np.ldexp(product, 2 * exponent)
+    return scaled
 
 
 def fit_basis(activations: np.ndarray, gram_of_all: np.ndarray | None, train: np.ndarray) -> Basis:
@@ -65,16 +78,17 @@ def fit_basis(activations: np.ndarray, gram_of_all: np.ndarray | None, train: np
         train: places of the training images.
     """
     mean = activations[train].mean(axis=0, dtype=np.float64)
+    noise = _ROUNDING**2 * float(mean @ mean)
     if gram_of_all is None:
         centred = activations.astype(np.float64) - mean
-        values, vectors = _leading(centred[train].T @ centred[train])
+        values, vectors = _leading(centred[train].T @ centred[train], noise)
         coordinates = centred @ vectors
         weights, directions = None, vectors
     else:
         rows = gram_of_all[:, train]
         kernel = rows - rows.mean(axis=1, keepdims=True)
         kernel = kernel - kernel[train].mean(axis=0)
-        values, vectors = _leading(kernel[train])
+        values, vectors = _leading(kernel[train], noise)
         weights, directions = (vectors / np.sqrt(values)).T, None
         coordinates = kernel @ weights.T
     if values.size == 0:  # the layer says the same of every image
@@ -92,9 +106,13 @@ def fit_basis(activations: np.ndarray, gram_of_all: np.ndarray | None, train: np
     )
 
 
-def _leading(symmetric: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Eigenvalues from the largest down and their vectors, those of rounding noise left out."""
+def _leading(symmetric: np.ndarray, noise: float) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues from the largest down and their vectors, those of rounding noise left out.
+
+    Where `_TOLERANCE` finds noise beside a signal, ``noise`` finds it where there is no signal: in a
+    layer that is the same for every image but for rounding.
+    """
     values, vectors = scipy.linalg.eigh((symmetric + symmetric.T) / 2)
     values, vectors = values[::-1], vectors[:, ::-1]
-    keep = values > max(values[0], 1e-12) * _TOLERANCE
+    keep = values > max(values[0] * _TOLERANCE, noise, _SMALLEST)
     return values[keep], vectors[:, keep]

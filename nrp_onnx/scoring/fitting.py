@@ -1,6 +1,6 @@
 """Fits every predictor on each training fold and predicts the held-out images, once each."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +46,7 @@ class Fits:
         first: the fold that is exported.
         trials: one record a trained head.
         best: the chosen config of each fold.
+        n_directions: for each layer, in how many directions the images differ at most.
     """
 
     predictions: dict[str, np.ndarray]
@@ -53,6 +54,7 @@ class Fits:
     first: FittedFold
     trials: list[dict[str, Any]]
     best: list[dict[str, Any]]
+    n_directions: dict[str, int]
 
 
 def site_scaling(rates: np.ndarray, normalise: str) -> Scaling:
@@ -95,6 +97,7 @@ def fit_folds(
     predictions = {name: np.full(rates.shape, np.nan) for name in PREDICTORS}
     scales = np.full(rates.shape, np.nan)
     trials, best, first = [], [], None
+    n_directions = dict.fromkeys(layer_names, 0)
     n_trials = len(folds) * len(space.configs(len(activations)))
     with one_torch_thread(), progress_bar("Training NRP heads", n_trials) as advance:
         for number, fold in enumerate(folds):
@@ -108,6 +111,8 @@ def fit_folds(
                 return rates
 
             bases = [fit_basis(x, k, train) for x, k in zip(activations, grams, strict=True)]
+            for name, basis in zip(layer_names, bases, strict=True):
+                n_directions[name] = max(n_directions[name], basis.n_directions)
             joined = np.hstack([basis.coordinates for basis in bases])
             x = fit_basis(joined, gram(joined), train).coordinates.astype(np.float64)
             for name, baseline in BASELINES.items():
@@ -139,7 +144,28 @@ def fit_folds(
                     scaling.scale,
                 )
     assert first is not None
-    return Fits(predictions, scales, first, trials, best)
+    return Fits(predictions, scales, first, trials, best, n_directions)
+
+
+def notes_on_layers(n_directions: Mapping[str, int]) -> list[str]:
+    """What is to be said of layers in which images hardly differ, or not at all."""
+    notes = []
+    for name, number in n_directions.items():
+        if number == 0:
+            notes.append(
+                f"the layer {name} is the same for every image, but for rounding: it predicts nothing"
+            )
+        elif number == 1:
+            notes.append(
+                f"the layer {name} differs between images by one number alone: all its activations "
+                "lie on a line"
+            )
+    if not any(n_directions.values()):
+        notes.append(
+            "no layer tells the images apart: every predictor gives the same rates for all of them, "
+            "so the NRP-error is that of the mean response"
+        )
+    return notes
 
 
 def _record(fold: int, trial: TrainedHead, layer_names: Sequence[str]) -> dict[str, Any]:

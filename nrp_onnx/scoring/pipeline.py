@@ -23,7 +23,7 @@ from nrp_onnx.notes import Notes
 from nrp_onnx.predictor.search import read_search
 from nrp_onnx.recordings import Recordings, open_recordings
 from nrp_onnx.scoring.choices import choose_features, choose_normalisation, choose_preprocessing
-from nrp_onnx.scoring.fitting import fit_folds
+from nrp_onnx.scoring.fitting import fit_folds, notes_on_layers
 from nrp_onnx.scoring.model_file import backbone_file
 from nrp_onnx.scoring.predictions import write_predictions
 from nrp_onnx.scoring.regions import score_regions
@@ -133,12 +133,11 @@ def _score(
             notes,
         )
         activations = [read_activations(p, recordings.stimulus_ids) for p in extraction.paths]
-    for feature, x in zip(features, activations, strict=True):
-        if not np.ptp(x, axis=0).any():
-            notes.say(f"the layer {feature.layer.name} is the same for every image")
     names = [feature.layer.name for feature in features]
     with _timed(timings, "fitting_s"):
         fits = fit_folds(activations, names, recordings, folds, space, normalise, options.seed)
+    for note in notes_on_layers(fits.n_directions):
+        notes.say(note)
     with _timed(timings, "scoring_s"):
         regions = score_regions(recordings, fits, folds, options.seed)
     nrp_error = float(np.mean([region["nrp_error"]["value"] for region in regions.values()]))

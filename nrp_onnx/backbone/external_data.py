@@ -1,0 +1,197 @@
+"""Weights that lie in files beside an ONNX file: found, checked, hashed and reached, never trusted.
+
+A tensor names its file, and such a name could be that of any file of the machine. So every name is
+checked before anything is read. The weights then stay where they are: the graph refers to them, and
+ONNX Runtime maps them, so that models of more than 2 GB, which no protobuf message can hold, go the
+same way as small ones.
+"""
+
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PureWindowsPath
+
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+
+from nrp_onnx.errors import ModelError
+from nrp_onnx.files import sha256_of_file
+
+#: External tensors up to this many bytes are read in: shapes, axes and the like, which shape
+#: inference and the opset converter have to see.
+SMALL_BYTES = 1024
+
+
+def external_tensors(proto: onnx.ModelProto) -> list[onnx.TensorProto]:
+    """All tensors of a model whose numbers lie in another file, those of subgraphs included."""
+    found = [tensor for tensor in _graph_tensors(proto.graph) if _is_external(tensor)]
+    for function in proto.functions:
+        found += [tensor for tensor in _node_tensors(function.node) if _is_external(tensor)]
+    return found
+
+
+def check_external_data(proto: onnx.ModelProto, path: Path) -> None:
+    """Refuse external data that leave the model's folder, or are not all there.
+
+    Args:
+        path: of the ONNX file, in whose folder its data lie.
+
+    Raises:
+        ModelError: it names the tensor.
+    """
+    home = path.parent.resolve()
+    for tensor in external_tensors(proto):
+        location, offset, _ = _place(tensor)
+        length = tensor_bytes(tensor)
+        given = PureWindowsPath(location)  # also knows the paths of POSIX
+        file = (home / location).resolve()
+        if (
+            not location
+            or given.drive
+            or given.root
+            or ".." in given.parts
+            or not file.is_relative_to(home)
+        ):
+            raise ModelError(
+                f"the tensor {tensor.name} takes its numbers from outside the model's folder",
+                where=path,
+                expected="the name of a file in that folder",
+                found=location or "no name",
+                fix="Save the model again with its data beside it.",
+            )
+        if not file.is_file():
+            raise ModelError(
+                f"the data file of the tensor {tensor.name} is not there",
+                where=path,
+                expected=file,
+                found="a folder" if file.is_dir() else "nothing",
+                fix="Copy it there too.",
+            )
+        size = file.stat().st_size
+        if offset < 0 or offset + length > size:
+            raise ModelError(
+                f"the data of the tensor {tensor.name} are not all there",
+                where=path,
+                expected=f"{file.name} of at least {offset + length} bytes",
+                found=f"{size} bytes",
+                fix="Export or download it again.",
+            )
+
+
+def read_small_tensors(proto: onnx.ModelProto, folder: Path) -> None:
+    """Read external tensors into the model, in place: small ones, and those that are no weights.
+
+    ONNX Runtime needs the numbers of both when it loads a model.
+    """
+    weights = {tensor.name for tensor in proto.graph.initializer}
+    for tensor in external_tensors(proto):
+        if tensor.name not in weights or tensor_bytes(tensor) <= SMALL_BYTES:
+            read_tensor(tensor, folder)
+
+
+def without_external_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model for ``onnx.checker``, which would look for data files where it is run.
+
+    Weights that lie in other files become inputs of the graph.
+    """
+    if not external_tensors(proto):
+        return proto
+    bare = onnx.ModelProto()
+    bare.CopyFrom(proto)
+    kept = [tensor for tensor in bare.graph.initializer if not _is_external(tensor)]
+    for tensor in proto.graph.initializer:
+        if _is_external(tensor):
+            bare.graph.input.append(
+                onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            )
+    del bare.graph.initializer[:]
+    bare.graph.initializer.extend(kept)
+    return bare
+
+
+def read_tensor(tensor: onnx.TensorProto, folder: Path) -> None:
+    """Read one external tensor into the model, in place."""
+    location, offset, _ = _place(tensor)
+    with (folder / location).open("rb") as file:
+        file.seek(offset)
+        tensor.raw_data = file.read(tensor_bytes(tensor))
+    del tensor.external_data[:]
+    tensor.data_location = onnx.TensorProto.DEFAULT
+
+
+def tensor_bytes(tensor: onnx.TensorProto) -> int:
+    """What the numbers of a tensor need; what the file says of it must agree.
+
+    Raises:
+        ModelError: if it does not.
+    """
+    bits = math.prod(tensor.dims) * int(ir.DataType(tensor.data_type).bitwidth)
+    needed: int = -(-bits // 8)
+    _, _, said = _place(tensor)
+    if said not in (None, needed):
+        raise ModelError(
+            f"the tensor {tensor.name} is damaged", expected=f"{needed} bytes", found=said
+        )
+    return needed
+
+
+def sha256_of_model(proto: onnx.ModelProto, path: Path) -> str:
+    """SHA-256 of an ONNX file, or over it and its data files where it has some."""
+    own = sha256_of_file(path)
+    locations = sorted({_place(tensor)[0] for tensor in external_tensors(proto)})
+    if not locations:
+        return own
+    digests = [own, *(sha256_of_file(path.parent / location) for location in locations)]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def session_options(folder: Path | None) -> ort.SessionOptions:
+    """Options of a session on a serialised model whose external data lie in a folder."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 4  # errors are raised, so none need be printed too
+    if folder is not None:
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", str(folder.resolve())
+        )
+    return options
+
+
+def _is_external(tensor: onnx.TensorProto) -> bool:
+    return bool(tensor.data_location == onnx.TensorProto.EXTERNAL)
+
+
+def _place(tensor: onnx.TensorProto) -> tuple[str, int, int | None]:
+    """Location, offset and length as the file says them."""
+    said = {entry.key: entry.value for entry in tensor.external_data}
+    try:
+        length = int(said["length"]) if "length" in said else None
+        return said.get("location", ""), int(said.get("offset", 0)), length
+    except ValueError:
+        raise ModelError(
+            f"the tensor {tensor.name} is damaged", expected="a number of bytes", found=said
+        ) from None
+
+
+def _graph_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    yield from _node_tensors(graph.node)
+
+
+def _node_tensors(nodes: Sequence[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+    for node in nodes:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            sparse = [*attribute.sparse_tensors]
+            if attribute.HasField("sparse_tensor"):
+                sparse.append(attribute.sparse_tensor)
+            for part in sparse:
+                yield from (part.values, part.indices)
+            if attribute.HasField("g"):
+                yield from _graph_tensors(attribute.g)
+            for graph in attribute.graphs:
+                yield from _graph_tensors(graph)
