@@ -47,9 +47,10 @@ def reachable(url: str) -> bool:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the chatter of frameworks: warnings and log messages of others."""
+    """Without warnings and log messages of frameworks about their own insides: what fails raises,
+    and the error says what a user can act on."""
     disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

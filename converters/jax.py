@@ -1,7 +1,6 @@
 """JAX: a flax model, nnx or linen, becomes an ONNX backbone whose layers are its submodules' outputs."""
 
 import logging
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -27,6 +26,7 @@ from nrp_onnx.converters.flax_calls import Calls, arrays_in
 from nrp_onnx.converters.flax_layers import DTYPES, Plan, failure, find_layers, told
 from nrp_onnx.converters.flax_models import FlaxModel, flax_model
 from nrp_onnx.converters.flax_pooling import whole_pooling
+from nrp_onnx.converters.framework_packages import quiet
 from nrp_onnx.converters.jax_extra import check_installed
 from nrp_onnx.errors import ModelError
 
@@ -153,16 +153,13 @@ def _fitting(spec: Preprocessing, shape: tuple[int, ...], dtype: str, where: str
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the messages of flax, jax2onnx and onnx-ir about their own insides."""
-    disabled, handlers = logging.root.manager.disable, list(logging.root.handlers)
-    logging.disable(logging.WARNING)
+    """Quiet, and with the program's own logging left as it was: jax2onnx sets up one for all."""
+    handlers = list(logging.root.handlers)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet():
             yield
     finally:
-        logging.disable(disabled)
-        logging.root.handlers[:] = handlers  # jax2onnx sets up logging for the whole program
+        logging.root.handlers[:] = handlers
 
 
 def _to_onnx(model: FlaxModel, shape: tuple[int, ...], dtype: str, plan: Plan) -> ir.Model:

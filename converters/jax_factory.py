@@ -5,14 +5,11 @@ import importlib
 import numpy as np
 
 from nrp_onnx.activations.runtime_wheels import CLASH, wheels_clash
-from nrp_onnx.backbone.preprocessing import PRESETS
 from nrp_onnx.converters.converted_model import ConvertedModel
 from nrp_onnx.converters.factory import make_model
 from nrp_onnx.converters.jax_extra import check_installed
 from nrp_onnx.converters.request import Request
 from nrp_onnx.errors import ModelError, OptionError
-
-_SIZE = (224, 224)
 
 
 def from_spec(name: str, request: Request) -> ConvertedModel:
@@ -41,16 +38,8 @@ def from_spec(name: str, request: Request) -> ConvertedModel:
             expected="an nnx.Module, or a linen module as module.bind(variables)",
             found=type(model).__name__,
         )
-    spec = request.preprocessing
-    if spec is None:
-        spec = PRESETS["imagenet"]
-        request.notes.say(
-            "no preprocessing is named: taking imagenet (RGB 0-1, ImageNet mean and std); set it "
-            "with --preprocess"
-        )
-    height, width = request.input_size or _SIZE
-    if request.input_size is None:
-        request.notes.say(f"no --input-size is named: taking {height} x {width} pixels")
+    spec = request.preprocessing_or(None)
+    height, width = request.size_or_default()
     example = np.zeros((1, height, width, 3), np.float32)
     # Only now: it imports flax, jax and jax2onnx.
     converted: ConvertedModel = importlib.import_module("nrp_onnx.converters.jax").convert(

@@ -14,6 +14,7 @@ from nrp_onnx.backbone.layer_table import Layer
 from nrp_onnx.backbone.preprocessing import Preprocessing
 from nrp_onnx.converters.converted_model import ConvertedModel, check_source, write_metadata
 from nrp_onnx.converters.exposed_layers import INPUT, expose, in_steps, layout_of, look_at_outputs
+from nrp_onnx.converters.framework_packages import quiet
 from nrp_onnx.converters.image_input import ImageInput, image_input
 from nrp_onnx.converters.keras_calls import Calls, watched
 from nrp_onnx.converters.keras_package import keras
@@ -24,7 +25,7 @@ from nrp_onnx.converters.tensorflow_graph import (
     told,
     too_large,
 )
-from nrp_onnx.converters.tensorflow_package import quiet, tf
+from nrp_onnx.converters.tensorflow_package import tf
 from nrp_onnx.errors import ModelError
 
 

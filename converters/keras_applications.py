@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from nrp_onnx.backbone.preprocessing import PRESETS, Preprocessing
+from nrp_onnx.converters.framework_packages import quiet
 from nrp_onnx.converters.keras_package import keras
 from nrp_onnx.converters.tensorflow_graph import told
-from nrp_onnx.converters.tensorflow_package import quiet
 from nrp_onnx.errors import ModelError, OptionError
 
 _CHANNELS = 3

@@ -8,7 +8,8 @@ from nrp_onnx.errors import ModelError
 if "keras" not in sys.modules:
     os.environ["KERAS_BACKEND"] = "tensorflow"  # only such a model has a graph for tf2onnx
 
-from nrp_onnx.converters.tensorflow_package import missing, quiet, without_stderr
+from nrp_onnx.converters.framework_packages import quiet
+from nrp_onnx.converters.tensorflow_package import missing, without_stderr
 
 try:
     with quiet(), without_stderr():

@@ -6,13 +6,12 @@ from typing import Any
 import numpy as np
 
 from nrp_onnx.converters.converted_model import ConvertedModel
-from nrp_onnx.converters.default_preprocessing import asked_or_imagenet
+from nrp_onnx.converters.framework_packages import quiet
 from nrp_onnx.converters.keras import convert
 from nrp_onnx.converters.keras_applications import build_application, preprocessing_of
 from nrp_onnx.converters.keras_package import keras
 from nrp_onnx.converters.request import Request
 from nrp_onnx.converters.tensorflow_graph import told
-from nrp_onnx.converters.tensorflow_package import quiet
 from nrp_onnx.errors import ModelError, OptionError
 from nrp_onnx.files import sha256_of_file
 
@@ -76,7 +75,7 @@ def _from_file(name: str, request: Request) -> ConvertedModel:
             "the file holds no model", where=spec, expected="a model", found=type(model).__name__
         )
     source = {"spec": f"keras:{path.name}", "weights": path.name, "sha256": sha256_of_file(path)}
-    preprocessing = asked_or_imagenet(request)
+    preprocessing = request.preprocessing_or(None)
     return convert(model, _example(request), preprocessing=preprocessing, source=source)
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from nrp_onnx.backbone.preprocessing import PRESETS, Preprocessing
+from nrp_onnx.backbone.preprocessing import Preprocessing
 from nrp_onnx.converters.converted_model import ConvertedModel
-from nrp_onnx.converters.request import Request
+from nrp_onnx.converters.request import DEFAULT_SIZE, Request
 from nrp_onnx.converters.source_preprocessing import for_size
 from nrp_onnx.converters.torch import convert
 from nrp_onnx.errors import ModelError, OptionError
@@ -31,16 +31,10 @@ def convert_named(
         source: where it comes from, for the metadata.
     """
     where = str(source["spec"])
-    spec = request.preprocessing or own
-    if spec is None:
-        spec = PRESETS["imagenet"]
-        request.notes.say(
-            "the source names no preprocessing: taking imagenet (RGB 0-1, ImageNet mean and std); "
-            "set it with --preprocess"
-        )
+    spec = request.preprocessing_or(own)
     given = spec.crop_size or spec.size
     height, width = (
-        request.input_size or (given if isinstance(given, tuple) else None) or size or (224, 224)
+        request.input_size or (given if isinstance(given, tuple) else None) or size or DEFAULT_SIZE
     )
     if request.preprocessing is None:
         spec = for_size(spec, (height, width), where)

@@ -12,7 +12,7 @@ from nrp_onnx.backbone.layer_names import TORCH_SCOPES
 from nrp_onnx.backbone.layer_table import Layer, guess_layout
 from nrp_onnx.backbone.model import Backbone, load_backbone, read_onnx, simplified
 from nrp_onnx.backbone.opset import opset_of
-from nrp_onnx.backbone.preprocessing import PRESETS, Preprocessing
+from nrp_onnx.backbone.preprocessing import Preprocessing
 from nrp_onnx.backbone.preprocessing_nodes import check_fits
 from nrp_onnx.converters.batch_axis import BATCH, open_reshapes, set_input_shape
 from nrp_onnx.converters.converted_model import ConvertedModel, strip_metadata, write_metadata
@@ -93,13 +93,7 @@ def _refuse_weights(request: Request, path: Path) -> None:
 def _size_and_preprocessing(backbone: Backbone, request: Request) -> tuple[int, int, Preprocessing]:
     """Height and width of the images, and the way to them from pixels."""
     given, path = backbone.input, backbone.path
-    spec = request.preprocessing or backbone.preprocessing
-    if spec is None:
-        spec = PRESETS["imagenet"]
-        request.notes.say(
-            "the model does not say how its images are preprocessed: taking imagenet (RGB 0-1, "
-            "ImageNet mean and std); set it with --preprocess imagenet|tf|caffe|raw|FILE.json"
-        )
+    spec = request.preprocessing_or(backbone.preprocessing)
     said = request.input_size or spec.crop_size or spec.size
     height, width = said if isinstance(said, tuple) else (given.height, given.width)
     if request.input_size is None:

@@ -10,7 +10,6 @@ import onnx_ir as ir
 
 from nrp_onnx.backbone.layer_table import Layer
 from nrp_onnx.converters.converted_model import ConvertedModel, write_metadata
-from nrp_onnx.converters.default_preprocessing import asked_or_imagenet
 from nrp_onnx.converters.exposed_layers import (
     INPUT,
     expose,
@@ -18,10 +17,11 @@ from nrp_onnx.converters.exposed_layers import (
     layout_of,
     look_at_outputs,
 )
+from nrp_onnx.converters.framework_packages import quiet
 from nrp_onnx.converters.image_input import ImageInput, image_input
 from nrp_onnx.converters.request import Request
 from nrp_onnx.converters.tensorflow_graph import frozen, graph_to_onnx, told
-from nrp_onnx.converters.tensorflow_package import quiet, tf
+from nrp_onnx.converters.tensorflow_package import tf
 from nrp_onnx.errors import ModelError, OptionError
 
 _SIGNATURE = "serving_default"
@@ -79,7 +79,7 @@ def from_spec(name: str, request: Request) -> ConvertedModel:
         )
     loaded, signature = _load(Path(name), where)
     given, key = _input_of(signature, request.input_size, where)
-    spec = given.fitted(asked_or_imagenet(request), where)
+    spec = given.fitted(request.preprocessing_or(None), where)
     graph = _freeze(signature, key, given, where)
     own, candidates = list(graph.outputs), _candidates(graph)
     tensors = [*own, *candidates]

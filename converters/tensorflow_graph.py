@@ -12,8 +12,9 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
+from nrp_onnx.converters.framework_packages import quiet
 from nrp_onnx.converters.graph_optimizers import OPTIMIZERS
-from nrp_onnx.converters.tensorflow_package import convert_to_constants, quiet, tf, tf2onnx
+from nrp_onnx.converters.tensorflow_package import convert_to_constants, tf, tf2onnx
 from nrp_onnx.errors import ModelError, NrpOnnxError
 
 #: The last that tf2onnx writes, and the first that the preprocessing nodes can be joined to.

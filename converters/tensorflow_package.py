@@ -1,27 +1,12 @@
 """TensorFlow and tf2onnx, imported without what they print, or an error that says what to install."""
 
-import logging
 import os
 import sys
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from nrp_onnx.converters.framework_packages import quiet
 from nrp_onnx.errors import ModelError
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without log lines and warnings of the Python parts of TensorFlow and tf2onnx: what fails
-    raises, and the error says what a user can act on."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)
 
 
 @contextmanager
@@ -66,7 +51,6 @@ except ImportError as _error:
 __all__ = [
     "convert_to_constants",
     "missing",
-    "quiet",
     "tf",
     "tf2onnx",
     "tflite_schema",

@@ -15,7 +15,6 @@ import onnx_ir as ir
 from nrp_onnx.backbone.layer_table import Layer
 from nrp_onnx.backbone.preprocessing import Preprocessing
 from nrp_onnx.converters.converted_model import ConvertedModel, write_metadata
-from nrp_onnx.converters.default_preprocessing import asked_or_imagenet
 from nrp_onnx.converters.exposed_layers import (
     Seen,
     expose,
@@ -23,11 +22,12 @@ from nrp_onnx.converters.exposed_layers import (
     layout_of,
     look_at_outputs,
 )
+from nrp_onnx.converters.framework_packages import quiet
 from nrp_onnx.converters.image_input import ImageInput, image_input
 from nrp_onnx.converters.open_batch import open_batch
 from nrp_onnx.converters.request import Request
 from nrp_onnx.converters.tensorflow_graph import to_onnx, told
-from nrp_onnx.converters.tensorflow_package import quiet, tf, tf2onnx, tflite_schema, without_stderr
+from nrp_onnx.converters.tensorflow_package import tf, tf2onnx, tflite_schema, without_stderr
 from nrp_onnx.converters.tflite_float import FloatModel, read_as_float
 from nrp_onnx.errors import ModelError, OptionError
 from nrp_onnx.files import sha256_of_file
@@ -155,7 +155,7 @@ def _dtype(tensor: Any) -> str:
 def _preprocessing(model: FloatModel, request: Request) -> Preprocessing:
     """From the input's quantisation, if it has one: real = scale * (q - zero point)."""
     if request.preprocessing is not None or model.scale is None or model.zero_point is None:
-        spec: Preprocessing = asked_or_imagenet(request)
+        spec: Preprocessing = request.preprocessing_or(None)
         return spec
     mean = model.scale * model.zero_point
     return Preprocessing(rescale_factor=model.scale, image_mean=(mean, mean, mean))

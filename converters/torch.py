@@ -5,9 +5,7 @@ place afterwards (``nn.ReLU(inplace=True)``, ``x += y``) leaves them as they wer
 """
 
 import io
-import logging
 import re
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import replace
@@ -29,6 +27,7 @@ from nrp_onnx.converters.converted_model import (
     values_of,
     write_metadata,
 )
+from nrp_onnx.converters.framework_packages import quiet
 from nrp_onnx.converters.module_calls import main_tensor, tensors_in, watched
 from nrp_onnx.converters.module_layers import (
     Plan,
@@ -174,17 +173,9 @@ def _evaluation(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without torch's warnings about its own insides, and the half-made graph that it prints when
-    tracing fails: the error that is raised says what a user can act on."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with redirect_stderr(io.StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            warnings.simplefilter("ignore", DeprecationWarning)
-            yield
-    finally:
-        logging.disable(disabled)
+    """Quiet, and without the half-made graph that torch prints when tracing fails."""
+    with quiet(), redirect_stderr(io.StringIO()):
+        yield
 
 
 def _trace(module: nn.Module, example: Tensor, plan: Plan) -> torch.export.ExportedProgram:

@@ -3,14 +3,11 @@
 import torch
 from torch import nn
 
-from nrp_onnx.backbone.preprocessing import PRESETS
 from nrp_onnx.converters.converted_model import ConvertedModel
 from nrp_onnx.converters.factory import make_model
 from nrp_onnx.converters.request import Request
 from nrp_onnx.converters.torch import convert
 from nrp_onnx.errors import ModelError, OptionError
-
-_SIZE = (224, 224)
 
 
 def from_spec(name: str, request: Request) -> ConvertedModel:
@@ -37,16 +34,8 @@ def from_spec(name: str, request: Request) -> ConvertedModel:
             expected="an nn.Module",
             found=type(module).__name__,
         )
-    spec = request.preprocessing
-    if spec is None:
-        spec = PRESETS["imagenet"]
-        request.notes.say(
-            "no preprocessing is named: taking imagenet (RGB 0-1, ImageNet mean and std); set it "
-            "with --preprocess"
-        )
-    height, width = request.input_size or _SIZE
-    if request.input_size is None:
-        request.notes.say(f"no --input-size is named: taking {height} x {width} pixels")
+    spec = request.preprocessing_or(None)
+    height, width = request.size_or_default()
     dtype = next((weight.dtype for weight in module.parameters()), torch.float32)
     example = torch.zeros(1, 3, height, width, dtype=dtype)
     source = {"spec": f"torch:{name}", "seed": request.seed}
