@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +43,8 @@ class ConvertedModel:
     layers: list[Layer]
     preprocessing: Preprocessing
     run_source: RunSource
-    reference: str = "the source"
-    data_folder: Path | None = None
+    reference: str = field(default="the source", kw_only=True)
+    data_folder: Path | None = field(default=None, kw_only=True)
 
     def save(self, path: str | Path) -> None:
         """Write the model, whole or not at all: one file, and ``PATH.data`` if it is over 2 GB."""

@@ -77,7 +77,7 @@ def from_spec(name: str, request: Request) -> ConvertedModel:
         found = source.run(batch_of_images)
         return {layer.name: found[layer.tensor] for layer in layers}
 
-    return ConvertedModel(_proto(model), layers, spec, run_source, path.parent)
+    return ConvertedModel(_proto(model), layers, spec, run_source, data_folder=path.parent)
 
 
 def _refuse_weights(request: Request, path: Path) -> None:

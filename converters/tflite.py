@@ -120,7 +120,7 @@ def from_spec(name: str, request: Request) -> ConvertedModel:
         source |= {"quantised": model.quantised, "dequantised": True}
     write_metadata(exported, table, spec, source)
     reference = _FLOAT_KERNELS if model.quantised else "the source"
-    return ConvertedModel(ir.to_proto(exported), table, spec, run_source, reference)
+    return ConvertedModel(ir.to_proto(exported), table, spec, run_source, reference=reference)
 
 
 def _read(path: Path, where: str) -> FloatModel:

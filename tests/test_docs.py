@@ -16,8 +16,8 @@ from tests.conftest import nrp_onnx
 
 ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))]
-#: Commands that download, or run for minutes on their own; the demo has a test of its own.
-NOT_RUN = ("nrp-onnx demo",)
+#: Commands that have a test of their own: of the demo, and of flax in its own environment.
+NOT_RUN = ("nrp-onnx demo", "nrp-onnx convert jax:")
 
 
 def commands(page: str) -> list[str]:
@@ -41,7 +41,7 @@ def desk(raw_data: Path, model_path: Path, tmp_path_factory: pytest.TempPathFact
     Image.fromarray(pixels).save(folder / "image.png")
     (folder / "my_models.py").write_text(
         "from torch import nn\n\n\ndef make_network():\n"
-        "    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(3))\n"
+        "    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())\n"
     )
     return folder
 
