@@ -1,4 +1,4 @@
-"""The commands of nrp-onnx recordings: import, describe, validate."""
+"""The commands of nrp-onnx recordings: import, describe, validate; list and fetch."""
 
 import json
 from pathlib import Path
@@ -6,9 +6,13 @@ from typing import Annotated, Any
 
 import typer
 
+from nrp_onnx.cli_recordings_list import fetch_command, list_command
+
 recordings_app = typer.Typer(
     help="Neural recordings: bring in your own, look at them, check them.", no_args_is_help=True
 )
+recordings_app.command("list")(list_command)
+recordings_app.command("fetch")(fetch_command)
 
 FolderArgument = Annotated[Path, typer.Argument(help="A recordings folder.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
