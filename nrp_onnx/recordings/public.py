@@ -147,4 +147,6 @@ def _importer(entry: Entry) -> Callable[[dict[str, Path], Path], Recordings]:
         )
     for name, value in entry.options.items():
         chosen[name] = tuple(value) if isinstance(value, list) else value
-    return lambda paths, out: import_brainio(out=out, **paths, **chosen)
+    return lambda paths, out: import_brainio(
+        paths["assembly"], paths["stimuli"], paths["images"], out, **chosen
+    )

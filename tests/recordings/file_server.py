@@ -57,10 +57,10 @@ def serve() -> Iterator[FileServer]:
                 self.send_response(200)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            if state.hold_after is not None:
-                self.wfile.write(content[: state.hold_after])
+            if (held := state.hold_after) is not None:
+                self.wfile.write(content[:held])
                 state.release.wait(60)
-                content = content[state.hold_after :]
+                content = content[held:]
             with suppress(OSError):  # the client was killed
                 self.wfile.write(content[: state.stop_after])
             self.close_connection = True

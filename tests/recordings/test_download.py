@@ -12,6 +12,11 @@ from tests.recordings.file_server import FileServer, serve
 CONTENT = np.random.default_rng(0).bytes(300_000)
 
 
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
 @pytest.fixture
 def server() -> Iterator[FileServer]:
     with serve() as server:
