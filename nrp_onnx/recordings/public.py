@@ -10,7 +10,6 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from nrp_onnx.errors import OutputError, RecordingsError
 from nrp_onnx.notes import Notes
@@ -19,6 +18,9 @@ from nrp_onnx.recordings.download import DownloadError, download, has_its_hash
 from nrp_onnx.recordings.folder import FACTS, load_recordings
 from nrp_onnx.recordings.registry_entry import Entry, PublicFile
 from nrp_onnx.recordings.types import Recordings
+
+#: What an importer is told of an entry, as far as it has such an argument.
+_FROM_ENTRY = ("name", "licence", "citation", "visual_degrees", "stratify_on")
 
 
 def imported_folder(entry: Entry) -> Path:
@@ -48,7 +50,7 @@ def open_public(entry: Entry, notes: Notes) -> Recordings:
                 paths = _files(entry, downloads, notes)
                 for left_over in folder.parent.glob(f".{folder.name}.*"):
                     shutil.rmtree(left_over, ignore_errors=True)
-                return importer(paths, folder)
+                return importer(paths, folder, notes)
     try:
         return load_recordings(folder)
     except RecordingsError as error:
@@ -128,25 +130,25 @@ def in_megabytes(n_bytes: int | None) -> str:
     return f"about {n_bytes / 1e6:,.0f} MB" if n_bytes >= 1e6 else f"about {n_bytes / 1e3:,.0f} kB"
 
 
-def _importer(entry: Entry) -> Callable[[dict[str, Path], Path], Recordings]:
+def _importer(entry: Entry) -> Callable[[dict[str, Path], Path, Notes], Recordings]:
     """The importer of an entry with its options, which are checked here: before a download."""
     from nrp_onnx.recordings.brainio import import_brainio
 
-    chosen: dict[str, Any] = {"name": entry.name}
-    chosen |= {key: value for key in ("licence", "citation") if (value := getattr(entry, key))}
     known = [
         name
         for name, parameter in inspect.signature(import_brainio).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY and name not in ("name", "licence", "citation")
+        if parameter.kind is parameter.KEYWORD_ONLY
     ]
-    if unknown := [name for name in entry.options if name not in known]:
-        raise RecordingsError(
-            f"the importer {entry.importer} has no option {unknown[0]}",
-            where=f"{entry.source}, [{entry.name}.options]",
-            expected=", ".join(known),
-        )
+    chosen = {name: getattr(entry, name) for name in _FROM_ENTRY if name in known}
+    free = [name for name in known if name not in (*_FROM_ENTRY, "notes")]
     for name, value in entry.options.items():
+        if name not in free:
+            raise RecordingsError(
+                f"the importer {entry.importer} has no option {name}",
+                where=f"{entry.source}, [{entry.name}.options]",
+                expected=", ".join(free),
+            )
         chosen[name] = tuple(value) if isinstance(value, list) else value
-    return lambda paths, out: import_brainio(
-        paths["assembly"], paths["stimuli"], paths["images"], out, **chosen
+    return lambda paths, out, notes: import_brainio(
+        paths["assembly"], paths["stimuli"], paths["images"], out, notes=notes, **chosen
     )

@@ -33,6 +33,8 @@ class Entry:
     Attributes:
         name: what ``--recordings`` calls them.
         regions: number of sites by region.
+        visual_degrees: that an image filled when it was shown.
+        stratify_on: the label of the stimuli that splits are stratified on.
         importer, options: a key of `ROLES`, and its further arguments.
         files: by role.
         source: where the entry is from, for messages.
@@ -45,6 +47,8 @@ class Entry:
     n_stimuli: int | None
     licence: str | None
     citation: str | None
+    visual_degrees: float | None
+    stratify_on: str | None
     importer: str
     options: dict[str, Any]
     files: dict[str, PublicFile]
@@ -73,6 +77,8 @@ class Entry:
                 hashes,
                 self.licence,
                 self.citation,
+                self.visual_degrees,
+                self.stratify_on,
             ]
         )
 
@@ -137,6 +143,10 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
+def _is_degrees(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 180
+
+
 def _is_counts(value: Any) -> bool:
     return isinstance(value, dict) and bool(value) and all(map(_is_count, value.values()))
 
@@ -187,6 +197,8 @@ _ENTRY = {
     "n_stimuli": _Key(_is_count, "a whole number", None),
     "licence": _Key(_is_text, "a text", None),
     "citation": _Key(_is_text, "a text", None),
+    "visual_degrees": _Key(_is_degrees, "degrees, over 0 and at most 180", None),
+    "stratify_on": _Key(_is_text, "a column of the stimuli", None),
     "importer": _Key(_is_text, " or ".join(ROLES)),
     "options": _Key(
         _is_options, "arguments of the importer: texts, numbers, true, false, lists", {}
