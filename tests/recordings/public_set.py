@@ -12,16 +12,17 @@ ROLES = ("assembly", "stimuli", "images")
 
 
 def make_recordings(
-    folder: Path, n_stimuli: int, n_sites: dict[str, int], repetitions: tuple[int, int], pixels: int
+    folder: Path, counts: np.ndarray, n_sites: dict[str, int], pixels: int
 ) -> Recordings:
     """Images of noise, and rates that follow from them, with trial noise; presentations mixed.
 
     Args:
         folder: for the images.
+        counts: the repetitions of each stimulus.
         n_sites: by region.
-        repetitions: the fewest and the most of a stimulus.
     """
     rng = np.random.default_rng(0)
+    n_stimuli = len(counts)
     images = rng.integers(0, 256, (n_stimuli, pixels, pixels, 3), np.uint8)
     names = tuple(f"image_{place:04d}" for place in range(n_stimuli))
     paths = tuple(folder / f"{name}.png" for name in names)
@@ -31,7 +32,6 @@ def make_recordings(
     total = sum(n_sites.values())
     coarse = images.reshape(n_stimuli, 4, pixels // 4, 4, pixels // 4, 3).mean((2, 4)) - 127.5
     drive = coarse.reshape(n_stimuli, -1) @ rng.standard_normal((48, total)) * (0.01 * pixels)
-    counts = rng.integers(repetitions[0], repetitions[1] + 1, n_stimuli)
     shown = np.repeat(np.arange(n_stimuli), counts)
     order = rng.permutation(len(shown))
     responses = rng.standard_normal((len(shown), total), np.float32)

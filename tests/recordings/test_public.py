@@ -40,7 +40,7 @@ class PublicSet:
 @pytest.fixture(scope="module")
 def public_set(tmp_path_factory: pytest.TempPathFactory) -> PublicSet:
     folder = tmp_path_factory.mktemp("public")
-    recordings = make_recordings(folder / "images", 40, {"V4": 3, "IT": 4}, (2, 4), 48)
+    recordings = make_recordings(folder / "images", np.arange(40) % 3 + 2, {"V4": 3, "IT": 4}, 48)
     return PublicSet(recordings, dict(zip(ROLES, write_brainio(folder, recordings), strict=True)))
 
 

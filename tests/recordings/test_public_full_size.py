@@ -20,10 +20,11 @@ MOST_BYTES = 1.5e9
 
 @pytest.mark.full_size
 def test_a_set_of_full_size_is_fetched_and_scored(tmp_path, model_path, capfd):
-    recordings = make_recordings(
-        tmp_path / "images", 3200, {"V4": 88, "IT": 168}, (42, 51), pixels=32
-    )
-    assert len(recordings.responses) == pytest.approx(148_480, rel=0.01)
+    counts = np.full(3200, 46)
+    counts[:1280] += 1
+    counts += np.tile([4, -4], 1600)
+    recordings = make_recordings(tmp_path / "images", counts, {"V4": 88, "IT": 168}, pixels=32)
+    assert recordings.responses.shape == (148_480, 256)
     paths = dict(zip(ROLES, write_brainio(tmp_path / "served", recordings), strict=True))
     known = recordings.averages
     with serve() as server:
@@ -37,11 +38,9 @@ def test_a_set_of_full_size_is_fetched_and_scored(tmp_path, model_path, capfd):
         fetched = run(["recordings", "fetch", "majajhong2015"], environment)
         assert len(server.requests) == 3
     folder = Path(fetched.stdout.strip())
-    scored = run(
-        ["score", str(model_path), "--recordings", "majajhong2015", "--search", "quick"]
-        + ["--folds", "2", "--json", "-o", str(tmp_path / "run")],
-        environment,
-    )
+    words = ["score", str(model_path), "--recordings", "majajhong2015", "--search", "quick"]
+    words += ["--layers", "3", "--folds", "2", "--json", "-o", str(tmp_path / "run")]
+    scored = run(words, environment)
     with capfd.disabled():
         print(f"\nfetch and import: {fetched}\nscore: {scored}")
     assert fetched.peak_bytes < MOST_BYTES
