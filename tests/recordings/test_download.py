@@ -41,7 +41,7 @@ def test_a_file_arrives_whole(file, tmp_path):
 
 
 @pytest.mark.parametrize("ranges", [True, False])
-def test_a_download_that_breaks_off_is_finished_by_the_next(ranges, server, file, tmp_path):
+def test_a_download_that_breaks_off_is_finished_by_the_next(ranges, server, file, tmp_path, capfd):
     server.ranges, server.stop_after = ranges, 200_000
     with pytest.raises(DownloadError, match="the download broke off") as caught:
         download(file, tmp_path)
@@ -51,7 +51,9 @@ def test_a_download_that_breaks_off_is_finished_by_the_next(ranges, server, file
     assert caught.value.found == f"{size} bytes"
     assert 0 < size <= 200_000
     server.stop_after = None
+    capfd.readouterr()
     download(file, tmp_path)
+    assert "300.0/300.0 kB" in capfd.readouterr().err, "the bar counts what was there before"
     assert (tmp_path / "data.nc").read_bytes() == CONTENT
     assert names(tmp_path) == ["data.nc"]
     assert server.requests == [("/data.nc", None), ("/data.nc", f"bytes={size}-")]

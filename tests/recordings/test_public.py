@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -222,6 +223,18 @@ def test_a_server_without_the_file(status, cache, server, public_set):
     assert nothing_is_imported(cache)
 
 
+def test_files_that_disagree_are_not_imported(cache, server, public_set, registry, tmp_path):
+    """All hashes are right, but the zip lacks an image."""
+    shorter = tmp_path / public_set.paths["images"].name
+    with zipfile.ZipFile(public_set.paths["images"]) as whole, zipfile.ZipFile(shorter, "w") as zip:
+        for name in whole.namelist()[1:]:
+            zip.writestr(name, whole.read(name))
+    server.files[f"/{shorter.name}"] = shorter.read_bytes()
+    registry.write_text(registry_of(server.url, public_set.paths | {"images": shorter}))
+    assert_user_error(fetch(), whole.namelist()[0], FILE_NAMES["images"])
+    assert nothing_is_imported(cache)
+
+
 @pytest.fixture
 def offline(registry: Path, server: FileServer) -> str:
     """Nothing listens where the registry points to."""
@@ -293,20 +306,19 @@ def test_a_disk_that_is_full_is_one_error(monkeypatch):
         open_recordings("majajhong2015", Notes())
 
 
-def test_two_processes_at_once(cache, server):
+def test_two_processes_at_once(cache, server, tmp_path):
     server.hold_after = 1000  # so that both are there before the first is done
     command = [sys.executable, "-m", "nrp_onnx", "recordings", "fetch", "majajhong2015"]
-    both = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    wait_for(lambda: len(server.requests) == 1)
-    time.sleep(3)
+    both, said = [], [tmp_path / "said_0", tmp_path / "said_1"]
+    for path in said:
+        with path.open("w") as stderr:
+            both.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True))
+    note = "note: another process fetches majajhong2015"
+    wait_for(lambda: any(note in path.read_text() for path in said))
     server.hold_after = None
     server.release.set()
-    ended = [process.communicate(timeout=120) for process in both]
-    assert [process.returncode for process in both] == [0, 0], ended
-    assert ended[0][0] == ended[1][0]
+    printed = [process.communicate(timeout=120)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], [path.read_text() for path in said]
+    assert printed[0] == printed[1]
     assert len(server.requests) == 3, "one downloads for both"
-    assert "note: another process fetches majajhong2015" in ended[0][1] + ended[1][1]
     assert len(list((cache / "recordings").iterdir())) == 1

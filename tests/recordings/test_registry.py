@@ -89,7 +89,10 @@ def test_the_public_sets_of_this_package():
             "sha1:8aa44e038d7b551efa8077467622f9d48d72e473",
         ),
     }
+    assert (majaj.visual_degrees, majaj.stratify_on) == (8, "object_name")
     freeman = entry("freemanziemba2013")
+    assert (freeman.visual_degrees, freeman.stratify_on) == (4, "texture_type")
+    assert freeman.options["window"] == [50, 200]
     assert freeman.regions == {"V1": 102, "V2": 103}
     assert freeman.files["images"].hash == "sha1:3a6fec1fc28c212882d6833e267ea8654d289611"
     assert all(file.url == BASE + file.name for file in freeman.files.values())
@@ -136,6 +139,7 @@ def test_a_mirror_alone_needs_no_new_import(registry):
         ('species = "marmoset"', 'specis = "m"', r"the key specis is unknown; expected title, "),
         ('"brainio"', '"nwb"', "there is no such importer; expected brainio; found nwb"),
         ("images =", "pictures =", r"expected files\.assembly, files\.stimuli, files\.images"),
+        ("MT = 7 }", "MT = 7 }\nvisual_degrees = 200", "the key visual_degrees is wrong"),
         ("[own", "[Own", "this is no name for public recordings"),
         ("[own", "[simulated", "this is no name for public recordings"),
         (OWN, "own = 3", r"\[own\]: this is no table; expected title, .*; found 3"),
