@@ -158,7 +158,12 @@ def choose(shapes: dict[str, tuple[int, ...]], key: str | None, path: Path) -> s
 
 
 def _is_numeric(data: h5py.Dataset) -> bool:
-    """Whether a data set holds numbers to MATLAB, too: its texts are stored as integers."""
+    """Whether a data set is an array of numbers to MATLAB, too.
+
+    Its texts are stored as integers, its sparse matrices as several vectors.
+    """
+    if "MATLAB_sparse" in data.parent.attrs:
+        return False
     kind = bytes(np.bytes_(data.attrs.get("MATLAB_class", b"double"))).decode()
     return data.dtype.kind in "iuf" and kind.startswith(_NUMERIC)
 

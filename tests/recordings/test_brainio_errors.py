@@ -167,6 +167,10 @@ ERRORS: dict[str, tuple[Damage, dict[str, Any], type[Exception], str]] = {
     "an infinite response": (
         put(DATA, np.inf), {}, RecordingsError, r"public\.nc: 36 responses are infinite",
     ),
+    "no response at all": (
+        put(DATA, np.nan), {}, RecordingsError,
+        r"public\.nc: the assembly holds no response; .*found 12 presentations to 3 neuroids",
+    ),
     "a dead site": (
         inside(lambda file: file[DATA].__setitem__(1, np.nan)), {}, RecordingsError,
         r"public\.nc: 1 of 3 sites have no response; .*found NaN only for 'b'",

@@ -21,6 +21,9 @@ def matlab_7(path: Path, arrays: dict[str, np.ndarray]) -> None:
             data.attrs["MATLAB_class"] = np.bytes_("double")
         text = file.create_dataset("note", data=np.array([[104], [105]], np.uint16))
         text.attrs["MATLAB_class"] = np.bytes_("char")
+        sparse = file.create_group("sparse")
+        sparse.attrs["MATLAB_sparse"] = np.uint64(3)
+        sparse.create_dataset("data", data=np.ones(3))
         file.create_group("#refs#").create_dataset("a", data=np.ones(3))
     with path.open("r+b") as raw:
         raw.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\0\2IM")
