@@ -174,7 +174,6 @@ def _check(given: set[str]) -> None:
             f"these do not go with {title}",
             where=", ".join(extra),
             expected=f"only {', '.join(sorted(_ALLOWED[kind] | _ALL))}",
-            found=", ".join(extra),
         )
     if missing := [option for option in _NEEDED[kind] if option not in given]:
         raise OptionError(

@@ -119,6 +119,13 @@ def _read(
             + ("" if bins.equal else "; the bins differ in length and count the same")
         )
     recorded = ~np.isnan(responses).all(axis=1)
+    if not recorded.any():
+        raise RecordingsError(
+            "the assembly holds no response",
+            where=path,
+            expected="a number or more",
+            found=f"{responses.shape[0]} presentations to {responses.shape[1]} neuroids, all NaN",
+        )
     if n_empty := int((~recorded).sum()):
         notes.say(f"{n_empty} presentations of {path.name} without any response are left out")
         responses, repetition = responses[recorded], repetition[recorded]
@@ -209,7 +216,9 @@ def _repetitions(assembly: Assembly, shown: tuple[str, ...], notes: Notes) -> np
         stated = None if texts is None else np.array(texts, np.float64)
     except ValueError:
         stated = None
-    whole = stated is not None and bool((stated == np.round(stated)).all())
+    whole = stated is not None and bool(
+        ((stated == np.round(stated)) & (np.abs(stated) < 2**31)).all()
+    )
     if (
         stated is not None
         and whole

@@ -12,6 +12,8 @@ import scipy.io
 from nrp_onnx.errors import OptionError, RecordingsError
 from nrp_onnx.notes import logger
 
+_NUMERIC = ("double", "single", "int", "uint")
+
 
 def read_hdf5(path: Path, key: str | None) -> np.ndarray:
     """A data set of an HDF5 file, of MATLAB v7.3 with its axes as MATLAB shows them.
@@ -36,13 +38,20 @@ def read_hdf5(path: Path, key: str | None) -> np.ndarray:
                     else None
                 )
             )
-            numeric = {name: item.shape for name, item in found.items() if item.dtype.kind in "iuf"}
+            whole_file = file.userblock_size > 0  # MATLAB's header is there
+            reverse = {
+                name: whole_file or "MATLAB_class" in item.attrs for name, item in found.items()
+            }
+            numeric = {
+                name: item.shape[::-1] if reverse[name] else item.shape
+                for name, item in found.items()
+                if _is_numeric(item)
+            }
             name = choose(numeric, key, path)
             array: np.ndarray = found[name][...]
-            reverse = file.userblock_size > 0 or "MATLAB_class" in found[name].attrs
     except (OSError, RuntimeError, KeyError) as error:
         raise _damaged(path, "HDF5 file", error) from None
-    return array.T if reverse else array
+    return array.T if reverse[name] else array
 
 
 def read_matlab(path: Path, key: str | None) -> np.ndarray:
@@ -56,9 +65,7 @@ def read_matlab(path: Path, key: str | None) -> np.ndarray:
         return read_hdf5(path, key)
     try:
         shapes = {
-            name: shape
-            for name, shape, kind in scipy.io.whosmat(path)
-            if kind.startswith(("int", "uint", "double", "single"))
+            name: shape for name, shape, kind in scipy.io.whosmat(path) if kind.startswith(_NUMERIC)
         }
         name = choose(shapes, key, path)
         array: np.ndarray = scipy.io.loadmat(path, variable_names=[name])[name]
@@ -148,6 +155,17 @@ def choose(shapes: dict[str, tuple[int, ...]], key: str | None, path: Path) -> s
             found=repr(key),
         )
     return name
+
+
+def _is_numeric(data: h5py.Dataset) -> bool:
+    """Whether a data set is an array of numbers to MATLAB, too.
+
+    Its texts are stored as integers, its sparse matrices as several vectors.
+    """
+    if "MATLAB_sparse" in data.parent.attrs:
+        return False
+    kind = bytes(np.bytes_(data.attrs.get("MATLAB_class", b"double"))).decode()
+    return data.dtype.kind in "iuf" and kind.startswith(_NUMERIC)
 
 
 def _number(field: str) -> float | None:

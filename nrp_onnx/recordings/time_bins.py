@@ -9,6 +9,8 @@ from nrp_onnx.errors import OptionError, RecordingsError
 from nrp_onnx.recordings.netcdf import Variable
 
 DIM, START, END = "time_bin", "time_bin_start", "time_bin_end"
+#: Times that were summed up from steps, such as 70.00000000000001, are not outside.
+_ROUNDING_MS = 1e-6
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,9 @@ def choose_bins(
             )
         places = np.arange(1)
     else:
-        places = np.flatnonzero((start >= window[0]) & (end <= window[1]))
+        places = np.flatnonzero(
+            (start >= window[0] - _ROUNDING_MS) & (end <= window[1] + _ROUNDING_MS)
+        )
     if not len(places):
         raise OptionError(
             "no time bin lies within the window",

@@ -65,19 +65,21 @@ def write_assembly(
         data.attrs["_Netcdf4Coordinates"] = np.arange(len(dims), dtype=np.int32)
         if attach:
             _attach(data, [file[dim] for dim in dims])
-        for number, dim in enumerate(dims):
+        for dim in dims:
             for coordinate, values in coordinates[dim].items():
                 written = _coordinate(file, coordinate, values, coordinate in fixed_text)
                 scales = [file[dim]]
                 if written.ndim == 2:
                     length = f"string{written.shape[1]}"
                     if length not in file:
-                        _dimension(file, length, written.shape[1], len(dims))
+                        number = sum("_Netcdf4Dimid" in item.attrs for item in file.values())
+                        _dimension(file, length, written.shape[1], number)
                     scales.append(file[length])
                 if attach:
                     _attach(written, scales)
-                elif written.ndim == 1:
-                    written.attrs["_Netcdf4Coordinates"] = np.array([number], np.int32)
+                else:
+                    numbers = [scale.attrs["_Netcdf4Dimid"] for scale in scales]
+                    written.attrs["_Netcdf4Coordinates"] = np.array(numbers, np.int32)
 
 
 def write_stimulus_set(table: Path, archive: Path, recordings: Recordings, id_name: str) -> None:
