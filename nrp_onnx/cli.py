@@ -33,7 +33,10 @@ def score(
     model: Model,
     recordings: Annotated[
         str | None,
-        typer.Option(help="A recordings folder, simulated, or simulated:N. [default: simulated]"),
+        typer.Option(
+            help="A recordings folder, a name from `recordings list`, simulated, or simulated:N. "
+            "[default: simulated]"
+        ),
     ] = None,
     out: Annotated[
         Path | None,

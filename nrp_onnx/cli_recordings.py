@@ -1,4 +1,4 @@
-"""The commands of nrp-onnx recordings: import, describe, validate."""
+"""The commands of nrp-onnx recordings: import, describe, validate; list and fetch."""
 
 import json
 from pathlib import Path
@@ -6,75 +6,18 @@ from typing import Annotated, Any
 
 import typer
 
+from nrp_onnx.cli_recordings_import import import_command
+from nrp_onnx.cli_recordings_list import fetch_command, list_command
+
 recordings_app = typer.Typer(
     help="Neural recordings: bring in your own, look at them, check them.", no_args_is_help=True
 )
+recordings_app.command("import")(import_command)
+recordings_app.command("list")(list_command)
+recordings_app.command("fetch")(fetch_command)
 
 FolderArgument = Annotated[Path, typer.Argument(help="A recordings folder.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-@recordings_app.command("import")
-def import_command(
-    images: Annotated[Path, typer.Argument(help="A folder or a zip of images.")],
-    responses: Annotated[Path, typer.Argument(help="An array of responses, .npy or .npz.")],
-    axes: Annotated[
-        str,
-        typer.Option(help="The array's axes in order: site, stimulus and, if any, repetition."),
-    ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The new recordings folder.")],
-    name: Annotated[
-        str | None, typer.Option(help="Of the recordings; by default that of RESPONSES.")
-    ] = None,
-    region: Annotated[str | None, typer.Option(help="The region of all sites, as V4.")] = None,
-    sites: Annotated[
-        Path | None,
-        typer.Option(help="Instead of --region: CSV with site_id, region, in the axis' order."),
-    ] = None,
-    stimuli: Annotated[
-        Path | None,
-        typer.Option(help="CSV with stimulus_id, filename, any labels, in the axis' order."),
-    ] = None,
-    key: Annotated[str | None, typer.Option(help="The array in an .npz of several.")] = None,
-    units: Annotated[str, typer.Option(help="Of the responses, as 'spikes'.")] = "unknown",
-    normalised: Annotated[
-        bool, typer.Option("--normalised", help="The responses are relative to a blank stimulus.")
-    ] = False,
-    time_window_ms: Annotated[
-        tuple[float, float] | None,
-        typer.Option(help="Start and end of the counts after stimulus onset, in ms."),
-    ] = None,
-    licence: Annotated[str | None, typer.Option(help="Of the data.")] = None,
-    citation: Annotated[str | None, typer.Option(help="What to cite.")] = None,
-    simulated: Annotated[
-        bool, typer.Option("--simulated", help="The responses come from a model.")
-    ] = False,
-) -> None:
-    """Make a recordings folder from images and an array of responses.
-
-    Example: nrp-onnx recordings import images.zip responses.npy --axes site,stimulus,repetition
-    --region V4 --stimuli stimuli.csv --units spikes -o my_recordings
-    """
-    from nrp_onnx.recordings import import_arrays
-
-    recordings = import_arrays(
-        images,
-        responses,
-        out,
-        axes=[axis.strip() for axis in axes.split(",")],
-        name=name,
-        region=region,
-        sites=sites,
-        stimuli=stimuli,
-        key=key,
-        units=units,
-        normalised=normalised,
-        time_window_ms=time_window_ms,
-        licence=licence,
-        citation=citation,
-        simulated=simulated,
-    )
-    typer.echo(f"{out}: {recordings.n_stimuli} stimuli, {recordings.n_sites} sites")
 
 
 @recordings_app.command("describe")

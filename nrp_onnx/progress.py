@@ -4,7 +4,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 
 @contextmanager
@@ -23,3 +31,54 @@ def progress_bar(description: str, total: int) -> Iterator[Callable[[int], None]
     ) as bar:
         task = bar.add_task(description, total=total)
         yield lambda steps: bar.advance(task, steps)
+
+
+class DownloadBar:
+    """A bar of bytes on stderr, with the methods that pooch calls.
+
+    Args:
+        description: what is downloaded.
+        start: how many bytes are there already.
+    """
+
+    def __init__(self, description: str, start: int = 0) -> None:
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+        )
+        self._task = self._bar.add_task(description, total=None, completed=start)
+        self._start = start
+
+    def __enter__(self) -> "DownloadBar":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    @property
+    def total(self) -> float | None:
+        return self._bar.tasks[0].total
+
+    @total.setter
+    def total(self, n_bytes: int) -> None:
+        """Set how many bytes come after ``start``; 0 if that is not known."""
+        self._bar.update(self._task, total=self._start + n_bytes if n_bytes else None)
+
+    def update(self, n_bytes: int) -> None:
+        self._bar.advance(self._task, n_bytes)
+
+    def restart(self) -> None:
+        """Begin at the first byte after all."""
+        self._start = 0
+        self.reset()
+
+    def reset(self) -> None:
+        self._bar.update(self._task, completed=self._start)
+
+    def close(self) -> None:
+        """Do nothing: leaving the block stops the bar."""

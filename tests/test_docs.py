@@ -8,11 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.io
 import typer
 from PIL import Image
 
 from nrp_onnx.cli import app
 from tests.conftest import nrp_onnx
+from tests.recordings.algonauts_folder import write_subject
+from tests.recordings.brainio_file import write_assembly
 
 ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))]
@@ -43,7 +46,30 @@ def desk(raw_data: Path, model_path: Path, tmp_path_factory: pytest.TempPathFact
         "from torch import nn\n\n\ndef make_network():\n"
         "    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())\n"
     )
+    _recordings_of_other_kinds(folder, np.load(folder / "rates.npy"))
     return folder
+
+
+def _recordings_of_other_kinds(folder: Path, rates: np.ndarray) -> None:
+    """The same rates as tables of lab software have them, and a subject of Algonauts."""
+    (folder / "sites.csv").write_text(
+        "site_id,region,animal\n" + "".join(f"c{i},{('V4', 'IT')[i % 2]},m1\n" for i in range(6))
+    )
+    scipy.io.savemat(folder / "session.mat", {"rates": rates, "blank": np.ones((6, 1))})
+    np.savetxt(folder / "rates.csv", np.nanmean(rates, axis=2), delimiter=",")
+    ids = [f"s{i}" for i in range(rates.shape[1])]
+    trials = rates.reshape(6, -1)[:, :, None] * np.ones(2)
+    write_assembly(
+        folder / "assembly.nc",
+        lambda rows: trials[rows],
+        {
+            "neuroid": {"neuroid_id": [f"c{i}" for i in range(6)], "region": ["V4"] * 3 + ["IT"] * 3},
+            "presentation": {"stimulus_id": np.repeat(ids, 4), "repetition": np.tile(range(4), 40)},
+            "time_bin": {"time_bin_start": np.array([70, 120]),
+                         "time_bin_end": np.array([120, 170])},
+        },
+    )  # fmt: skip
+    write_subject(folder / "subj01")
 
 
 @pytest.mark.parametrize("page", PAGES)

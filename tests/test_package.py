@@ -19,7 +19,8 @@ def test_the_wheel_holds_every_module(tmp_path: Path) -> None:
     files = set(zipfile.ZipFile(wheel).namelist())
     core = {path.relative_to(ROOT).as_posix() for path in (ROOT / "nrp_onnx").rglob("*.py")}
     converters = {f"nrp_onnx/converters/{path.name}" for path in (ROOT / "converters").glob("*.py")}
-    assert core | converters | {"nrp_onnx/py.typed"} <= files
+    data = {"nrp_onnx/py.typed", "nrp_onnx/recordings/registry.toml"}
+    assert core | converters | data <= files
     assert not any(name.startswith(("tests/", "converters/", "benchmarks/")) for name in files)
     metadata = next(name for name in files if name.endswith("entry_points.txt"))
     assert "nrp-onnx = nrp_onnx.cli:main" in zipfile.ZipFile(wheel).read(metadata).decode()

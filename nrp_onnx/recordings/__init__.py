@@ -1,6 +1,8 @@
 """Neural recordings: the type, its folder format, importers, simulation, trial noise."""
 
+from nrp_onnx.recordings.algonauts import import_algonauts
 from nrp_onnx.recordings.array_import import import_arrays
+from nrp_onnx.recordings.brainio import import_brainio
 from nrp_onnx.recordings.description import describe_recordings
 from nrp_onnx.recordings.folder import load_recordings, save_recordings
 from nrp_onnx.recordings.noise import trial_noise
@@ -12,7 +14,9 @@ from nrp_onnx.recordings.validation import validate_recordings
 __all__ = [
     "Recordings",
     "describe_recordings",
+    "import_algonauts",
     "import_arrays",
+    "import_brainio",
     "load_recordings",
     "open_recordings",
     "save_recordings",

@@ -9,10 +9,9 @@ import numpy as np
 from nrp_onnx.errors import OptionError, RecordingsError
 from nrp_onnx.files import sha256_of_file, whole_folder
 from nrp_onnx.notes import logger
-from nrp_onnx.progress import progress_bar
 from nrp_onnx.recordings.folder import check_free, leaves_folder, load_recordings, write_tables
+from nrp_onnx.recordings.image_copy import copy_images
 from nrp_onnx.recordings.image_source import ImageSource, open_images
-from nrp_onnx.recordings.images import check_image
 from nrp_onnx.recordings.problems import (
     Sources,
     check_recordings,
@@ -43,12 +42,13 @@ def import_arrays(
     citation: str | None = None,
     simulated: bool = False,
 ) -> Recordings:
-    """Write a recordings folder from an image folder or zip and a .npy or .npz array.
+    """Write a recordings folder from an image folder or zip and a file with an array.
 
     Args:
         images: a folder or a zip of image files; they are copied byte for byte.
-        responses: real numbers with the axes that ``axes`` names; NaN is missing. Presentations
-            that are NaN at all sites are left out.
+        responses: .npy, .npz, .mat, .h5 or .csv with real numbers that have the axes that ``axes``
+            names, those of MATLAB as MATLAB shows them; NaN is missing. Presentations that are NaN
+            at all sites are left out.
         out: the new folder, written whole or not at all.
         axes: ``site``, ``stimulus`` and, where there is one, ``repetition``, in the array's order.
         name: of the recordings; by default that of the file of responses.
@@ -56,7 +56,7 @@ def import_arrays(
         stimuli: a CSV with stimulus_id and filename, and any labels, in the order of the stimulus
             axis. Without one the axis pairs with the images in the order of their file names, and
             a warning says so.
-        key: the array's name in an .npz file that holds several.
+        key: the array's name in a file that holds several.
         units, normalised, time_window_ms, licence, citation, simulated: see `Recordings`.
 
     Raises:
@@ -103,7 +103,7 @@ def import_arrays(
         )
         check_recordings(recordings, Sources(shown.where, sites, responses), raise_problem)
         with whole_folder(out) as part:
-            _copy_images(source, shown.filenames, part / "stimuli")
+            copy_images(source, shown.filenames, part / "stimuli")
             write_tables(recordings, shown.filenames, part)
     return load_recordings(out)
 
@@ -186,14 +186,3 @@ def _check_length(n_axis: int, n_rows: int, axis: str, where: Path, responses: P
             found=n_axis,
             fix="Check --axes, and that no row is missing.",
         )
-
-
-def _copy_images(source: ImageSource, filenames: Sequence[str], folder: Path) -> None:
-    with progress_bar("Copying the images", len(filenames)) as advance:
-        for filename in filenames:
-            data = source.read(filename)
-            check_image(data, f"{source.path}, {filename}")
-            place = folder / filename
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(data)
-            advance(1)

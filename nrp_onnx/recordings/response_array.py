@@ -1,4 +1,4 @@
-"""Arrays of responses from .npy and .npz files, with their axes put in order."""
+"""Arrays of responses from files, with their axes put in order."""
 
 import zipfile
 import zlib
@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from nrp_onnx.errors import OptionError, RecordingsError
+from nrp_onnx.recordings.matrix_files import READERS
 
 AXES = ("stimulus", "repetition", "site")
 
@@ -16,31 +17,19 @@ def read_array(path: Path, key: str | None) -> np.ndarray:
     """Read an array of real numbers.
 
     Args:
-        path: a .npy file, or a .npz file.
-        key: the array in an .npz file; None if there is only one.
+        path: .npy, .npz, .mat (MATLAB), .h5 or .hdf5, or .csv.
+        key: the array in a file that may hold several; None if there is only one.
 
     Raises:
         RecordingsError: if the file cannot be read, or holds pickled objects or other data.
         OptionError: if ``key`` does not fit the file.
     """
     if not path.is_file():
-        raise RecordingsError("no such file", where=path, expected="a .npy or .npz file")
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if not isinstance(loaded, np.ndarray):
-            with loaded:
-                loaded = loaded[_array_name(loaded.files, key, path)]
-        elif key is not None:
-            raise OptionError(
-                "only .npz files have keys", where="--key", expected="none", found=repr(key)
-            )
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
         raise RecordingsError(
-            "this array cannot be read",
-            where=path,
-            expected="a whole .npy or .npz file of numbers, without pickled objects",
-            found=error,
-        ) from None
+            "no such file", where=path, expected="a .npy, .npz, .mat, .h5 or .csv file"
+        )
+    reader = READERS.get(path.suffix.lower(), _read_numpy)
+    loaded = reader(path, key)
     if not isinstance(loaded, np.ndarray) or loaded.dtype.kind not in "iuf":
         raise RecordingsError(
             "these are no responses",
@@ -49,6 +38,31 @@ def read_array(path: Path, key: str | None) -> np.ndarray:
             found=getattr(loaded, "dtype", type(loaded).__name__),
         )
     return loaded
+
+
+def _read_numpy(path: Path, key: str | None) -> np.ndarray:
+    """The array of a .npy or .npz file."""
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if not isinstance(loaded, np.ndarray):
+            with loaded:
+                loaded = loaded[_array_name(loaded.files, key, path)]
+        elif key is not None:
+            raise OptionError(
+                "only .npz, .mat and HDF5 files have keys",
+                where="--key",
+                expected="none",
+                found=repr(key),
+            )
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+        raise RecordingsError(
+            "this array cannot be read",
+            where=path,
+            expected="a whole .npy or .npz file of numbers, without pickled objects",
+            found=error,
+        ) from None
+    array: np.ndarray = loaded
+    return array
 
 
 def _array_name(names: Sequence[str], key: str | None, path: Path) -> str:

@@ -151,7 +151,7 @@ def _matrix(
         )
     flat = pc.list_flatten(column).to_numpy()
     with np.errstate(over="ignore"):  # becomes infinite, which is reported as such
-        matrix: np.ndarray = flat.astype(np.float32)
+        matrix: np.ndarray = flat.astype(np.float32, copy=False)
     return matrix.reshape(len(column), max(expected, default=0))
 
 

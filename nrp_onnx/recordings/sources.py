@@ -1,38 +1,32 @@
 """Opens the recordings that a user names, or the simulated ones where none are named."""
 
-import os
 from pathlib import Path
-
-import platformdirs
 
 from nrp_onnx.errors import OptionError, OutputError, RecordingsError
 from nrp_onnx.notes import Notes
+from nrp_onnx.recordings.cache import CACHE_VARIABLE, cache_folder
 from nrp_onnx.recordings.folder import FACTS, load_recordings
+from nrp_onnx.recordings.public import open_public
+from nrp_onnx.recordings.registry import FolderPlugin, read_registry
 from nrp_onnx.recordings.simulation import N_STIMULI, SIMULATION_VERSION, simulate_recordings
 from nrp_onnx.recordings.types import Recordings
 
-CACHE_VARIABLE = "NRP_ONNX_CACHE"
 _FEWEST = 16
 _SEED = 0
-
-
-def cache_folder() -> Path:
-    """Where simulated recordings are kept; the environment variable NRP_ONNX_CACHE moves it."""
-    chosen = os.environ.get(CACHE_VARIABLE)
-    return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("nrp_onnx")
 
 
 def open_recordings(choice: str | Path | None, notes: Notes) -> Recordings:
     """Open recordings by name.
 
     Args:
-        choice: a recordings folder, ``simulated``, ``simulated:N`` for the first N stimuli of the
+        choice: a recordings folder; a name of the registry, whose recordings are downloaded and
+            imported once; ``simulated``, ``simulated:N`` for the first N stimuli of the
             simulation, or None for ``simulated``.
         notes: is told what was chosen, and that simulated recordings are simulated.
 
     Raises:
         RecordingsError, OptionError: if there are none of that name, or they cannot be used.
-        OutputError: if the simulation cannot be kept in the cache.
+        OutputError: if the cache cannot be written.
     """
     if choice is None:
         notes.say(
@@ -52,7 +46,7 @@ def open_recordings(choice: str | Path | None, notes: Notes) -> Recordings:
                 )
             recordings = _simulated(int(n))
         case _:
-            recordings = load_recordings(Path(choice))
+            recordings = _named(choice, notes)
     if recordings.simulated:
         notes.say(
             f"the recordings {recordings.name} are SIMULATED: what follows says nothing of brains"
@@ -60,9 +54,40 @@ def open_recordings(choice: str | Path | None, notes: Notes) -> Recordings:
     return recordings
 
 
+def _named(choice: str | Path, notes: Notes) -> Recordings:
+    """The recordings of a folder, or those of the registry."""
+    path = Path(choice)
+    if isinstance(choice, Path) or "/" in choice or "\\" in choice:
+        return load_recordings(path)
+    registry = read_registry(notes)
+    known = registry.get(choice.lower())
+    if known is None:
+        if not path.exists():
+            raise RecordingsError(
+                "no such recordings",
+                where=choice,
+                expected=f"a recordings folder, simulated, simulated:N, {', '.join(registry)}",
+                found="nothing",
+                fix="See: nrp-onnx recordings list; or make one with: nrp-onnx recordings import",
+            )
+        return load_recordings(path)
+    if path.exists():
+        notes.say(f"{choice} is taken from the registry; for the folder here, write ./{choice}")
+    return (
+        load_recordings(known.folder())
+        if isinstance(known, FolderPlugin)
+        else open_public(known, notes)
+    )
+
+
+def simulated_folder(n_stimuli: int = N_STIMULI) -> Path:
+    """Where the simulated recordings are, once they are rendered."""
+    return cache_folder() / f"simulated-v{SIMULATION_VERSION}-{n_stimuli}-seed{_SEED}"
+
+
 def _simulated(n_stimuli: int) -> Recordings:
     """The simulated recordings from the cache, rendered if they are not there."""
-    folder = cache_folder() / f"simulated-v{SIMULATION_VERSION}-{n_stimuli}-seed{_SEED}"
+    folder = simulated_folder(n_stimuli)
     if not (folder / FACTS).is_file():
         try:
             return simulate_recordings(folder, n_stimuli, _SEED)

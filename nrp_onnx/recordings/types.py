@@ -1,7 +1,7 @@
 """Neural recordings in memory: which image was shown when, and what each site answered."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +12,8 @@ import scipy.sparse
 
 from nrp_onnx.errors import OptionError, RecordingsError
 from nrp_onnx.files import sha256_of_file, sha256_of_json
+
+_SITES_A_BLOCK, _ROWS_A_BLOCK = 32, 16384
 
 
 # Compared by identity: == of two arrays is no truth value.
@@ -72,25 +74,31 @@ class Recordings:
 
     def repetition_counts(self) -> np.ndarray:
         """How often each site was recorded for each stimulus: int64 array (n_stimuli, n_sites)."""
-        return self._sum_by_stimulus(~np.isnan(self.responses)).astype(np.int64)
+        return self._sum_by_stimulus(lambda block: ~np.isnan(block)).astype(np.int64)
 
     @cached_property
     def averages(self) -> np.ndarray:
         """Mean over repetitions, float64 array (n_stimuli, n_sites); NaN if never recorded."""
         counts = self.repetition_counts()
-        sums = self._sum_by_stimulus(np.nan_to_num(self.responses))
+        sums = self._sum_by_stimulus(np.nan_to_num)
         averages = np.full(sums.shape, np.nan)
         np.divide(sums, counts, out=averages, where=counts > 0)
         return averages
 
-    def _sum_by_stimulus(self, values: np.ndarray) -> np.ndarray:
-        """Sums over presentations, (n_presentations, n_sites) to float64 (n_stimuli, n_sites)."""
+    def _sum_by_stimulus(self, change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """Sums over presentations of changed responses, float64 array (n_stimuli, n_sites).
+
+        The sites are taken in blocks, so that few responses are float64 at a time.
+        """
         n = len(self.presentation_stimulus)
         # A product with a sparse matrix of ones is many times faster than np.add.at.
         ones = scipy.sparse.csr_array(
             (np.ones(n), (self.presentation_stimulus, np.arange(n))), shape=(self.n_stimuli, n)
         )
-        sums: np.ndarray = ones @ values.astype(np.float64)
+        sums = np.empty((self.n_stimuli, self.n_sites))
+        for start in range(0, self.n_sites, _SITES_A_BLOCK):
+            block = slice(start, start + _SITES_A_BLOCK)
+            sums[:, block] = ones @ change(self.responses[:, block]).astype(np.float64)
         return sums
 
     def select_regions(self, names: Sequence[str]) -> "Recordings":
@@ -144,14 +152,17 @@ class Recordings:
     def fingerprint(self) -> str:
         """SHA-256 over all that can change a score: stimuli, sites, labels, responses, units."""
         arrays = hashlib.sha256()
-        # NaN has many bit patterns, and all of them mean missing.
-        responses = np.where(np.isnan(self.responses), np.float32(np.nan), self.responses)
         for array, dtype in (
-            (responses, "<f4"),
+            (self.responses, "<f4"),
             (self.presentation_stimulus, "<i8"),
             (self.repetition, "<i4"),
         ):
-            arrays.update(np.ascontiguousarray(array, dtype).data)
+            for start in range(0, len(array), _ROWS_A_BLOCK):
+                block = np.array(array[start : start + _ROWS_A_BLOCK], dtype, order="C")
+                if dtype == "<f4":
+                    # NaN has many bit patterns, and all of them mean missing.
+                    block[np.isnan(block)] = np.float32(np.nan)
+                arrays.update(block.data)
         return sha256_of_json(
             [
                 self.stimuli_fingerprint,

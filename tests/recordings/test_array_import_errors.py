@@ -180,7 +180,7 @@ ERRORS: dict[str, tuple[Damage, dict[str, Any], type[Exception], str]] = {
         nothing,
         {"key": "rates"},
         OptionError,
-        r"--key: only \.npz files have keys; expected none; found 'rates'",
+        r"--key: only \.npz, \.mat and HDF5 files have keys; expected none; found 'rates'",
     ),
     "a dead site": (
         save_array(put(1, np.nan)),
