@@ -32,6 +32,8 @@ def build_application(
     """
     function = _application(name)
     shape = None if size is None else (*size, _CHANNELS)
+    # Keras numbers layers on from those of earlier models, but names must not depend on these.
+    keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(seed)
     try:
         with quiet():

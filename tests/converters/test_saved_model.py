@@ -67,7 +67,7 @@ def test_what_keras_exports(tmp_path):
     model.export(str(tmp_path / "plain"), verbose=False)
     run = nrp_onnx("convert", "saved_model:plain", "-o", "plain.onnx", cwd=tmp_path)
     assert run.returncode == 0, run.stderr
-    assert "no preprocessing is named" in run.stderr
+    assert "taking imagenet" in run.stderr
     images = np.random.default_rng(1).uniform(-1, 1, (2, 16, 16, 3)).astype(np.float32)
     session = ort.InferenceSession(tmp_path / "plain.onnx", providers=["CPUExecutionProvider"])
     (answer,) = session.run(["output"], {"input": images})
