@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nrp_onnx.predictor.basis import Basis
-from nrp_onnx.predictor.training import TrainedHead
+from nrp_onnx.predictor.job import TrainedHead
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import torch
 
 from nrp_onnx.predictor.baselines import BASELINES, fit_predict
 from nrp_onnx.predictor.basis import Basis, fit_basis, gram
+from nrp_onnx.predictor.job import TrainedHead
 from nrp_onnx.predictor.search import SearchSpace, search_head
-from nrp_onnx.predictor.training import TrainedHead, one_torch_thread
 from nrp_onnx.progress import progress_bar
 from nrp_onnx.recordings import Recordings
 from nrp_onnx.scoring.splits import Fold
@@ -99,7 +99,7 @@ def fit_folds(
     trials, best, first = [], [], None
     n_directions = dict.fromkeys(layer_names, 0)
     n_trials = len(folds) * len(space.configs(len(activations)))
-    with one_torch_thread(), progress_bar("Training NRP heads", n_trials) as advance:
+    with progress_bar("Training NRP heads", n_trials) as advance:
         for number, fold in enumerate(folds):
             train, test = fold.train, fold.test
             scaling = site_scaling(rates[train], normalise)
