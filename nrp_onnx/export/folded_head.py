@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nrp_onnx.activations.layer_activations import LayerActivations
 from nrp_onnx.predictor.basis import Basis
 from nrp_onnx.predictor.job import TrainedHead
 
@@ -29,13 +30,13 @@ class FoldedHead:
 def fold_head(
     trained: TrainedHead,
     bases: Sequence[Basis],
-    activations: Sequence[np.ndarray],
+    activations: Sequence[LayerActivations],
     offset: np.ndarray,
     scale: np.ndarray,
 ) -> FoldedHead:
     """Fold what stands around a head into its first and last weights.
 
-    With coordinates c = (x - mean) P, NRP-L1 is W c + b = (W P^T) (x - mean) + b; with
+    With coordinates c = (x - mean) V, NRP-L1 is W c + b = (W V^T) (x - mean) + b; with
     rates = out * scale + offset, the scale and the offset go into NRP-out.
 
     Args:
@@ -48,9 +49,9 @@ def fold_head(
     }
     l1, means = [], []
     for place, (basis, x) in enumerate(zip(bases, activations, strict=True)):
-        folded = weights[f"l1.{place}.weight"] @ basis.projection(x).T
-        means.append(basis.mean.astype(np.float32))
-        l1.append((folded, weights[f"l1.{place}.bias"] - folded @ (basis.mean - means[-1])))
+        folded, mean = basis.fold(weights[f"l1.{place}.weight"], x)
+        means.append(mean.astype(np.float32))
+        l1.append((folded, weights[f"l1.{place}.bias"] - folded @ (mean - means[-1])))
     return FoldedHead(
         means=means,
         l1=l1,

@@ -2,14 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from nrp_onnx.predictor.baselines import BASELINES, fit_predict
-from nrp_onnx.predictor.basis import Basis, fit_basis, gram
+from nrp_onnx.predictor.baselines import BASELINES, predict_baselines
+from nrp_onnx.predictor.basis import Basis, fit_basis
+from nrp_onnx.predictor.cores import map_on_cores
 from nrp_onnx.predictor.job import TrainedHead
+from nrp_onnx.predictor.layer_span import LayerSpan
 from nrp_onnx.predictor.search import SearchSpace, search_head
 from nrp_onnx.progress import progress_bar
 from nrp_onnx.recordings import Recordings
@@ -74,7 +77,7 @@ def site_scaling(rates: np.ndarray, normalise: str) -> Scaling:
 
 
 def fit_folds(
-    activations: Sequence[np.ndarray],
+    layers: Sequence[LayerSpan],
     layer_names: Sequence[str],
     recordings: Recordings,
     folds: Sequence[Fold],
@@ -85,7 +88,7 @@ def fit_folds(
     """Fit baselines and NRP heads on each fold.
 
     Args:
-        activations: float32 (n_stimuli, D) for each layer, in the order of the stimuli.
+        layers: the span of the images in each layer, in the order of the stimuli.
         normalise: ``zscore`` or ``none``.
     """
     rates = recordings.averages
@@ -93,12 +96,11 @@ def fit_folds(
     regions = [
         torch.from_numpy(np.flatnonzero(region_of == name)) for name in recordings.region_names
     ]
-    grams = [gram(x) for x in activations]
     predictions = {name: np.full(rates.shape, np.nan) for name in PREDICTORS}
     scales = np.full(rates.shape, np.nan)
     trials, best, first = [], [], None
     n_directions = dict.fromkeys(layer_names, 0)
-    n_trials = len(folds) * len(space.configs(len(activations)))
+    n_trials = len(folds) * len(space.configs(len(layers)))
     with progress_bar("Training NRP heads", n_trials) as advance:
         for number, fold in enumerate(folds):
             train, test = fold.train, fold.test
@@ -110,15 +112,15 @@ def fit_folds(
                 rates: np.ndarray = predicted * scaling.scale + scaling.offset
                 return rates
 
-            bases = [fit_basis(x, k, train) for x, k in zip(activations, grams, strict=True)]
+            bases = map_on_cores(partial(fit_basis, train=train), layers)
             for name, basis in zip(layer_names, bases, strict=True):
                 n_directions[name] = max(n_directions[name], basis.n_directions)
-            joined = np.hstack([basis.coordinates for basis in bases])
-            x = fit_basis(joined, gram(joined), train).coordinates.astype(np.float64)
-            for name, baseline in BASELINES.items():
-                predictions[name][test] = restore(
-                    fit_predict(baseline, x[train], targets[train], x[test])
-                )
+            differing = [
+                span for span, basis in zip(layers, bases, strict=True) if basis.n_directions
+            ]
+            baselines = predict_baselines(differing, targets[train], train, test)
+            for name, predicted in baselines.items():
+                predictions[name][test] = restore(predicted)
             found = search_head(
                 space,
                 [torch.from_numpy(basis.coordinates) for basis in bases],

@@ -14,12 +14,13 @@ import numpy as np
 import onnxruntime as ort
 
 from nrp_onnx.activations.extraction import extract_activations
-from nrp_onnx.activations.store import read_activations
+from nrp_onnx.activations.store import StoredLayer
 from nrp_onnx.backbone.model import load_backbone
 from nrp_onnx.export.exported_fold import check_exported_head, export_fold
 from nrp_onnx.export.folded_head import fold_head
 from nrp_onnx.files import write_json
 from nrp_onnx.notes import Notes
+from nrp_onnx.predictor.layer_span import read_span
 from nrp_onnx.predictor.search import read_search
 from nrp_onnx.recordings import Recordings, open_recordings
 from nrp_onnx.scoring.choices import choose_features, choose_normalisation, choose_preprocessing
@@ -132,10 +133,11 @@ def _score(
             options.device,
             notes,
         )
-        activations = [read_activations(p, recordings.stimulus_ids) for p in extraction.paths]
+    activations = [StoredLayer(path, recordings.stimulus_ids) for path in extraction.paths]
     names = [feature.layer.name for feature in features]
     with _timed(timings, "fitting_s"):
-        fits = fit_folds(activations, names, recordings, folds, space, normalise, options.seed)
+        spans = [read_span(layer, folder) for layer in activations]
+        fits = fit_folds(spans, names, recordings, folds, space, normalise, options.seed)
     for note in notes_on_layers(fits.n_directions):
         notes.say(note)
     with _timed(timings, "scoring_s"):
@@ -160,7 +162,8 @@ def _score(
         difference = check_exported_head(
             folder,
             chosen,
-            [x[folds[0].test] for x in inputs],
+            inputs,
+            folds[0].test,
             fits.predictions["nrp"][folds[0].test],
             np.nanstd(recordings.averages, axis=0),
         )
