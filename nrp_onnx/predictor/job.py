@@ -58,21 +58,27 @@ class Job:
 
 
 @dataclass(frozen=True)
-class TrainedHead:
-    """A head at its best epoch.
+class Trial:
+    """How a job went.
 
     Attributes:
-        validation_mae: mean over regions, in the targets' units; NaN without validation images, and
-            infinite for a head whose error never was a number: it is left as it began.
-        epochs: its best epoch; the last without validation images.
+        validation_mae: of the best epoch: mean over regions, in the targets' units; NaN without
+            validation images, and infinite where no epoch's error was a number.
+        epochs: the best epoch; the last without validation images.
         curve: validation MAE after each epoch; empty without validation images.
         losses: training loss of each epoch, while its minibatches passed.
     """
 
-    head: NrpHead
     config: HeadConfig
     seed: int
     validation_mae: float
     epochs: int
     curve: tuple[float, ...]
     losses: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class TrainedHead(Trial):
+    """A trial with its head, at the best epoch; as it began where no error was a number."""
+
+    head: NrpHead

@@ -143,13 +143,13 @@ class StackTraining:
         for row in rows:
             member = self._members[row]
             ended[member.place] = TrainedHead(
-                self._shape.head(self._best[row]),
-                member.job.config,
-                member.job.seed,
-                member.best,
-                member.best_epoch,
-                tuple(member.curve),
-                tuple(member.losses),
+                config=member.job.config,
+                seed=member.job.seed,
+                validation_mae=member.best,
+                epochs=member.best_epoch,
+                curve=tuple(member.curve),
+                losses=tuple(member.losses),
+                head=self._shape.head(self._best[row]),
             )
         kept = sorted(set(range(len(self._members))) - set(rows))
         self._members = [self._members[row] for row in kept]

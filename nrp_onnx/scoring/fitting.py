@@ -10,7 +10,9 @@ import torch
 from nrp_onnx.predictor.baselines import BASELINES, fit_predict
 from nrp_onnx.predictor.basis import Basis, fit_basis, gram
 from nrp_onnx.predictor.job import TrainedHead
-from nrp_onnx.predictor.search import SearchSpace, search_head
+from nrp_onnx.predictor.search import SearchImages, search_head, with_heads
+from nrp_onnx.predictor.search_space import SearchSpace
+from nrp_onnx.predictor.trial_record import TrialRecord
 from nrp_onnx.progress import progress_bar
 from nrp_onnx.recordings import Recordings
 from nrp_onnx.scoring.splits import Fold
@@ -44,15 +46,15 @@ class Fits:
         predictions: for each predictor float64 (n_stimuli, n_sites), in recorded units.
         scales: float64 (n_stimuli, n_sites): errors are divided by these to be in score units.
         first: the fold that is exported.
-        trials: one record a trained head.
-        best: the chosen config of each fold.
+        n_trials: how many heads were trained.
+        best: the chosen head of each fold, without its curves.
         n_directions: for each layer, in how many directions the images differ at most.
     """
 
     predictions: dict[str, np.ndarray]
     scales: np.ndarray
     first: FittedFold
-    trials: list[dict[str, Any]]
+    n_trials: int
     best: list[dict[str, Any]]
     n_directions: dict[str, int]
 
@@ -81,12 +83,14 @@ def fit_folds(
     space: SearchSpace,
     normalise: str,
     seed: int,
+    record: TrialRecord,
 ) -> Fits:
     """Fit baselines and NRP heads on each fold.
 
     Args:
         activations: float32 (n_stimuli, D) for each layer, in the order of the stimuli.
         normalise: ``zscore`` or ``none``.
+        record: trials that it holds are not trained again.
     """
     rates = recordings.averages
     region_of = np.array(recordings.regions)
@@ -96,9 +100,9 @@ def fit_folds(
     grams = [gram(x) for x in activations]
     predictions = {name: np.full(rates.shape, np.nan) for name in PREDICTORS}
     scales = np.full(rates.shape, np.nan)
-    trials, best, first = [], [], None
+    best, first = [], None
     n_directions = dict.fromkeys(layer_names, 0)
-    n_trials = len(folds) * len(space.configs(len(activations)))
+    n_trials = len(folds) * space.n_jobs(len(activations))
     with progress_bar("Training NRP heads", n_trials) as advance:
         for number, fold in enumerate(folds):
             train, test = fold.train, fold.test
@@ -119,23 +123,19 @@ def fit_folds(
                 predictions[name][test] = restore(
                     fit_predict(baseline, x[train], targets[train], x[test])
                 )
-            found = search_head(
-                space,
+            images = SearchImages(
                 [torch.from_numpy(basis.coordinates) for basis in bases],
                 torch.from_numpy(targets.astype(np.float32)),
                 torch.from_numpy(fold.fit),
                 torch.from_numpy(fold.validation),
                 regions,
-                seed + number,
-                advance,
             )
-            chosen = found[0]
+            trials = search_head(space, images, seed + number, advance, record, number)
+            (chosen,) = with_heads(trials[:1], images, space.plan)
             used = [torch.from_numpy(bases[i].coordinates[test]) for i in chosen.config.layers]
             with torch.no_grad():
                 predictions["nrp"][test] = restore(chosen.head(used).double().numpy())
-            records = [_record(number, trial, layer_names) for trial in found]
-            trials += records
-            best.append(records[0])
+            best.append(_without_curves(record.row(number, chosen)))
             if first is None:
                 first = FittedFold(
                     chosen,
@@ -144,7 +144,7 @@ def fit_folds(
                     scaling.scale,
                 )
     assert first is not None
-    return Fits(predictions, scales, first, trials, best, n_directions)
+    return Fits(predictions, scales, first, record.n_trials, best, n_directions)
 
 
 def notes_on_layers(n_directions: Mapping[str, int]) -> list[str]:
@@ -168,13 +168,5 @@ def notes_on_layers(n_directions: Mapping[str, int]) -> list[str]:
     return notes
 
 
-def _record(fold: int, trial: TrainedHead, layer_names: Sequence[str]) -> dict[str, Any]:
-    return {
-        "fold": fold,
-        "layers": [layer_names[place] for place in trial.config.layers],
-        "l1": trial.config.l1,
-        "l2": trial.config.l2,
-        "learning_rate": trial.config.learning_rate,
-        "validation_mae": trial.validation_mae,
-        "epochs": trial.epochs,
-    }
+def _without_curves(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key not in ("curve", "losses")}

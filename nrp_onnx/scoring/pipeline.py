@@ -20,7 +20,9 @@ from nrp_onnx.export.exported_fold import check_exported_head, export_fold
 from nrp_onnx.export.folded_head import fold_head
 from nrp_onnx.files import write_json
 from nrp_onnx.notes import Notes
-from nrp_onnx.predictor.search import read_search
+from nrp_onnx.predictor.search_file import read_search
+from nrp_onnx.predictor.search_space import PRESETS
+from nrp_onnx.predictor.trial_record import TRIALS_FILE, TrialRecord
 from nrp_onnx.recordings import Recordings, open_recordings
 from nrp_onnx.scoring.choices import choose_features, choose_normalisation, choose_preprocessing
 from nrp_onnx.scoring.fitting import fit_folds, notes_on_layers
@@ -109,7 +111,7 @@ def _score(
         "reduce": [str(feature.reduction) for feature in features],
         "preprocess": preprocessing.to_json(),
         "normalise": normalise,
-        "search": options.search,
+        "search": options.search if options.search in PRESETS else space.to_json(),
         "folds": options.folds,
         "seed": options.seed,
         "schema_version": SCHEMA_VERSION,
@@ -135,7 +137,10 @@ def _score(
         activations = [read_activations(p, recordings.stimulus_ids) for p in extraction.paths]
     names = [feature.layer.name for feature in features]
     with _timed(timings, "fitting_s"):
-        fits = fit_folds(activations, names, recordings, folds, space, normalise, options.seed)
+        record = TrialRecord(folder / TRIALS_FILE, names)
+        fits = fit_folds(
+            activations, names, recordings, folds, space, normalise, options.seed, record
+        )
     for note in notes_on_layers(fits.n_directions):
         notes.say(note)
     with _timed(timings, "scoring_s"):
@@ -207,7 +212,12 @@ def _score(
             "interval": "95 %, bootstrap over images and sites, 2000 resamples",
             "exported_fold": 0,
         },
-        "search": {"preset": options.search, "trials": fits.trials, "best": fits.best},
+        "search": {
+            "preset": options.search,
+            "space": space.to_json(),
+            "trials": {"file": TRIALS_FILE, "count": fits.n_trials},
+            "best": fits.best,
+        },
         "export": {"max_difference_sd": difference},
         "provider": extraction.provider,
         "notes": notes.said,
