@@ -14,6 +14,7 @@ from nrp_onnx.predictor.nrp_predictor import NrpPredictor, mean_rates
 from nrp_onnx.predictor.search import SearchImages, search_head, with_heads
 from nrp_onnx.predictor.search_space import SearchSpace
 from nrp_onnx.predictor.trial_record import TrialRecord
+from nrp_onnx.predictor.training import train_heads
 
 
 def fit_predictor(
@@ -104,8 +105,20 @@ def _refit(
 ) -> tuple[NrpHead, ...]:
     jobs = [Job(config, seed + place) for place in range(space.members)]
     # A learning rate that falls to 0 fits the whole course; a constant one ends at the best epoch.
-    plan = space.plan if space.plan.schedule == "cosine" else replace(
-        space.plan, max_epochs=max(best.epochs, 1)
+    plan = (
+        space.plan
+        if space.plan.schedule == "cosine"
+        else replace(space.plan, max_epochs=max(best.epochs, 1))
     )
-    everyone = replace(images, fit=train, validation=None)
-    return tuple(trained.head for trained in everyone.train(jobs, plan, advance))
+    refitted = train_heads(
+        images.inputs,
+        images.targets,
+        train,
+        None,
+        images.regions,
+        jobs,
+        plan,
+        advance,
+        images.device,
+    )
+    return tuple(trained.head for trained in refitted)
