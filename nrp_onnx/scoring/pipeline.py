@@ -46,7 +46,7 @@ class ScoreOptions:
     preprocess: str | None = None
     regions: tuple[str, ...] = ()
     normalise: str | None = None
-    search: str = "paper"
+    search: str = "default"
     folds: int = 5
     seed: int = 0
     device: str = "auto"
