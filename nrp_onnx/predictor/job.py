@@ -1,5 +1,6 @@
 """What is trained: a point of the search with a seed, how long, and what comes out."""
 
+import math
 from dataclasses import dataclass
 
 from nrp_onnx.predictor.head import NrpHead
@@ -41,12 +42,24 @@ class TrainingPlan:
         batch_size: images of a minibatch.
         halving: successive halving: after 1/16, 1/8, 1/4 and 1/2 of the epochs, the worse half of
             the heads that still train is ended.
+        max_steps: epochs end with the one in which so many minibatches are reached; None: no limit.
+        schedule: of the learning rates: ``constant``, or ``cosine``, which takes them to 0 over the
+            whole course (Loshchilov & Hutter 2017, without restarts).
     """
 
     max_epochs: int = 100
     patience: int = 10
     batch_size: int = 64
     halving: bool = False
+    max_steps: int | None = None
+    schedule: str = "constant"
+
+    def epochs(self, n_images: int) -> int:
+        """How many epochs there are at most on so many images."""
+        if self.max_steps is None:
+            return self.max_epochs
+        steps_an_epoch = math.ceil(n_images / self.batch_size)
+        return min(self.max_epochs, math.ceil(self.max_steps / steps_an_epoch))
 
 
 @dataclass(frozen=True)

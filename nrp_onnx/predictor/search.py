@@ -98,8 +98,10 @@ def with_heads(
     """The trials with their heads: those that have none are trained again, to their best epoch."""
     heads = {place: trial for place, trial in enumerate(trials) if isinstance(trial, TrainedHead)}
     missing = [place for place in range(len(trials)) if place not in heads]
-    for epochs in {trials[place].epochs for place in missing}:
-        places = [place for place in missing if trials[place].epochs == epochs]
+    # A falling learning rate fits the whole course, so that all of it is gone through again.
+    whole = plan.epochs(len(images.fit)) if plan.schedule == "cosine" else None
+    for epochs in {whole or trials[place].epochs for place in missing}:
+        places = [place for place in missing if epochs in (whole, trials[place].epochs)]
         jobs = [Job(trials[place].config, trials[place].seed) for place in places]
         # One epoch where none was the best: the head is then left as it began, as it was before.
         until = replace(plan, max_epochs=max(epochs, 1), patience=max(epochs, 1), halving=False)

@@ -98,9 +98,19 @@ def _within(low: float, high: float, *, open_low: bool = False) -> Callable[[Any
     return read
 
 
-def _count(value: Any) -> int:
-    _require(isinstance(value, int) and not isinstance(value, bool) and value >= 1)
-    return int(value)
+def _whole_from(least: int) -> Callable[[Any], int]:
+    def read(value: Any) -> int:
+        _require(isinstance(value, int) and not isinstance(value, bool) and value >= least)
+        return int(value)
+
+    return read
+
+
+_count = _whole_from(1)
+
+
+def _count_or_none(value: Any) -> int | None:
+    return None if value is None else _count(value)
 
 
 def _name(allowed: tuple[str, ...]) -> Callable[[Any], str]:
@@ -135,11 +145,14 @@ def _several(read: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
 _INFINITY = float("inf")
 _AT_LEAST_0 = _several(_within(0, _INFINITY))
 _COUNT = _Kind("a whole number from 1", _count)
+_COUNT_OR_NONE = _Kind("a whole number from 1, or null", _count_or_none)
 _PLAN = {
     "max_epochs": _COUNT,
     "patience": _COUNT,
     "batch_size": _COUNT,
     "halving": _Kind("true or false", _flag),
+    "max_steps": _COUNT_OR_NONE,
+    "schedule": _Kind("constant or cosine", _name(("constant", "cosine"))),
 }
 _KEYS = {
     "layers": _Kind(f"a list out of {', '.join(LAYER_SETS)}", _several(_name(LAYER_SETS))),
@@ -155,5 +168,8 @@ _KEYS = {
     "losses": _Kind(f"a list out of {', '.join(LOSSES)}", _several(_name(tuple(LOSSES)))),
     "input_noises": _Kind("a list of numbers from 0", _AT_LEAST_0),
     "seeds": _COUNT,
+    "directions": _COUNT_OR_NONE,
+    "members": _Kind("a whole number from 0", _whole_from(0)),
+    "linear_shares": _Kind("a list of numbers from 0 to less than 1", _several(_within(0, 1))),
     **_PLAN,
 }

@@ -24,6 +24,11 @@ class SearchSpace:
         sizes: pairs of the units of NRP-L1 (for each layer) and NRP-L2.
         learning_rates, dropouts, weight_decays, losses, input_noises: see `HeadConfig`.
         seeds: how often each is trained, from other initial weights and in another order.
+        directions: of each layer, no more than these are seen by the heads, those of most variance;
+            None: all that the training images span.
+        members: so many heads of the chosen kind are trained again on fit and validation images
+            together and averaged; 0: the one head of least validation error is taken as it is.
+        linear_shares: which shares of the linear path (ridge regression) are tried.
     """
 
     layers: tuple[str, ...] = ("all",)
@@ -34,6 +39,9 @@ class SearchSpace:
     losses: tuple[str, ...] = ("mse",)
     input_noises: tuple[float, ...] = (0.0,)
     seeds: int = 1
+    directions: int | None = None
+    members: int = 0
+    linear_shares: tuple[float, ...] = (0.0,)
     plan: TrainingPlan = field(default_factory=TrainingPlan)
 
     def jobs(self, layer_sets: Iterable[LayerSet], seed: int) -> list[Job]:
@@ -96,5 +104,32 @@ class SearchSpace:
 #: ``paper`` is the kind of grid that the paper searches; ``quick`` is for a first look and for CI.
 PRESETS = {
     "paper": SearchSpace(layers=("all", "each"), sizes=((64, 128), (256, 256))),
-    "quick": SearchSpace(plan=TrainingPlan(max_epochs=40, patience=6)),
+    "quick": SearchSpace(directions=256, plan=TrainingPlan(max_epochs=40, patience=6)),
+    "default": SearchSpace(
+        sizes=((128, 256),),
+        learning_rates=(1e-3,),
+        dropouts=(0.1, 0.3),
+        weight_decays=(0.01,),
+        losses=("mae", "huber"),
+        seeds=2,
+        directions=256,
+        members=8,
+        linear_shares=(0.0, 0.25, 0.5, 0.75),
+        plan=TrainingPlan(max_epochs=60, max_steps=1200, patience=60, schedule="cosine"),
+    ),
+    "thorough": SearchSpace(
+        layers=("all", "greedy"),
+        sizes=((128, 256), (256, 512)),
+        learning_rates=(1e-3, 5e-4),
+        dropouts=(0.1, 0.3, 0.5),
+        weight_decays=(0.01,),
+        losses=("mae", "huber"),
+        seeds=3,
+        directions=512,
+        members=16,
+        linear_shares=(0.0, 0.25, 0.5, 0.75),
+        plan=TrainingPlan(
+            max_epochs=80, max_steps=3200, patience=80, halving=True, schedule="cosine"
+        ),
+    ),
 }

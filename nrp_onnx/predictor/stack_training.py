@@ -168,7 +168,8 @@ class StackTraining:
             company.streams.minibatches(len(data.fit_targets), self._plan.batch_size)
             for company in self._companies
         ]
-        for batches in zip(*orders, strict=True):
+        n_steps = math.ceil(len(data.fit_targets) / self._plan.batch_size)
+        for step, batches in enumerate(zip(*orders, strict=True)):
             groups = [
                 self._group(company, batch)
                 for company, batch in zip(self._companies, batches, strict=True)
@@ -183,9 +184,15 @@ class StackTraining:
             total += self._loss(error).sum(dim=(1, 2))
             slope = self._slope(error).mul_(weight[:, None, None])
             self._stack.backward(groups, found, slope, dropout)
-            self._stack.update()
+            self._stack.update(self._part(self._epoch - 1 + step / n_steps))
         losses: list[float] = (total / data.fit_there.sum().clamp(min=1)).tolist()
         return losses
+
+    def _part(self, epochs: float) -> float:
+        """Of the learning rates, after so many epochs."""
+        if self._plan.schedule == "constant":
+            return 1.0
+        return (1 + math.cos(math.pi * epochs / self._plan.max_epochs)) / 2
 
     def _group(self, company: _Company, batch: Tensor) -> Group:
         inputs = [self._data.fit_inputs[place].index_select(0, batch) for place in self._layers]
