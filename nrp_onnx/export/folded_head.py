@@ -7,7 +7,7 @@ import numpy as np
 
 from nrp_onnx.activations.layer_activations import LayerActivations
 from nrp_onnx.predictor.basis import Basis
-from nrp_onnx.predictor.training import TrainedHead
+from nrp_onnx.predictor.job import TrainedHead
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from itertools import product
 from torch import Tensor
 
 from nrp_onnx.errors import OptionError
-from nrp_onnx.predictor.training import HeadConfig, TrainedHead, TrainingPlan, train_head
+from nrp_onnx.predictor.job import HeadConfig, Job, TrainedHead, TrainingPlan
+from nrp_onnx.predictor.training import train_heads
 
 
 @dataclass(frozen=True)
@@ -75,12 +76,8 @@ def search_head(
 ) -> list[TrainedHead]:
     """Train every config of the grid; the best by validation error comes first.
 
-    The arguments are those of `train_head`.
+    The arguments are those of `train_heads`.
     """
-    trials = []
-    for config in space.configs(len(inputs)):
-        trials.append(
-            train_head(inputs, targets, fit, validation, regions, config, space.plan, seed)
-        )
-        advance(1)
+    jobs = [Job(config, seed) for config in space.configs(len(inputs))]
+    trials = train_heads(inputs, targets, fit, validation, regions, jobs, space.plan, advance)
     return sorted(trials, key=lambda trial: trial.validation_mae)

@@ -11,9 +11,9 @@ import torch
 from nrp_onnx.predictor.baselines import BASELINES, predict_baselines
 from nrp_onnx.predictor.basis import Basis, fit_basis
 from nrp_onnx.predictor.cores import map_on_cores
+from nrp_onnx.predictor.job import TrainedHead
 from nrp_onnx.predictor.layer_span import LayerSpan
 from nrp_onnx.predictor.search import SearchSpace, search_head
-from nrp_onnx.predictor.training import TrainedHead, one_torch_thread
 from nrp_onnx.progress import progress_bar
 from nrp_onnx.recordings import Recordings
 from nrp_onnx.scoring.splits import Fold
@@ -101,7 +101,7 @@ def fit_folds(
     trials, best, first = [], [], None
     n_directions = dict.fromkeys(layer_names, 0)
     n_trials = len(folds) * len(space.configs(len(layers)))
-    with one_torch_thread(), progress_bar("Training NRP heads", n_trials) as advance:
+    with progress_bar("Training NRP heads", n_trials) as advance:
         for number, fold in enumerate(folds):
             train, test = fold.train, fold.test
             scaling = site_scaling(rates[train], normalise)
