@@ -4,7 +4,7 @@ Usage: python benchmarks/baselines.py [--images 3200] [--features 4096] [--layer
 
 Needs himalaya (`pip install himalaya`). Four fifths of the images train. Every library gets the joined
 features, float64, as its user would give them, 17 alphas and one alpha a site, and is timed with one
-thread of BLAS and with all of them; the sooner time counts. himalaya chooses alphas by 5 folds, its
+thread of BLAS and with all of them (--threads); the sooner time counts. himalaya chooses alphas by 5 folds, its
 default, ours and scikit-learn's by leave-one-out. Rounds are interleaved and the best is kept.
 """
 
@@ -37,6 +37,8 @@ def main() -> None:
     for name, default in (("images", 3200), ("features", 4096), ("layers", 5), ("sites", 256)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--rounds", type=int, default=2)
+    cores = os.cpu_count() or 1
+    parser.add_argument("--threads", type=int, nargs="+", default=sorted({1, cores}))
     given = parser.parse_args()
     layers, y, train, test = _data(given)
     joined = np.hstack(layers).astype(np.float64)
@@ -96,7 +98,7 @@ def main() -> None:
     seconds = dict.fromkeys(cases, np.inf)
     for _ in range(given.rounds):
         for name, case in cases.items():
-            for threads in sorted({1, os.cpu_count() or 1}):
+            for threads in given.threads:
                 with threadpool_limits(threads, user_api="blas"):
                     start = time.perf_counter()
                     case()

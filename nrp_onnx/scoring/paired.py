@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from nrp_onnx.scoring.metrics import bootstrap_interval
+from nrp_onnx.scoring.metrics import bootstrap_means, percentile_interval
 
 
 def compare_errors(errors: np.ndarray, other: np.ndarray, seed: int) -> dict[str, Any]:
@@ -25,7 +25,7 @@ def compare_errors(errors: np.ndarray, other: np.ndarray, seed: int) -> dict[str
     sums, counts = np.nansum(paired, axis=0), (~np.isnan(paired)).sum(axis=0)
     return {
         "difference": float(np.nanmean(paired)),
-        "ci95": list(bootstrap_interval(paired, seed)),
+        "ci95": list(percentile_interval(bootstrap_means(paired, seed))),
         "wins": int((sums[counts > 0] < 0).sum()),
         "n_sites": int((counts > 0).sum()),
     }
