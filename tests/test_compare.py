@@ -36,7 +36,8 @@ def _errors(run: Path, predictor: str) -> np.ndarray:
     recorded, predicted = (np.stack(table[name].to_list()) for name in ("recorded", predictor))
     held_out = table["fold"].to_numpy() == 0
     assert np.isnan(predicted[~held_out]).all()
-    return np.abs(predicted - recorded)[held_out] / np.nanstd(recorded[~held_out], axis=0)
+    deviation: np.ndarray = np.nanstd(recorded[~held_out], axis=0)
+    return np.asarray(np.abs(predicted - recorded)[held_out] / deviation)
 
 
 def test_paper_protocol_holds_a_stratified_fifth_out(
@@ -141,7 +142,7 @@ def test_runs_that_do_not_belong_together_are_one_line(runs: list[Path], tmp_pat
     again = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(metadata)
     pq.write_table(again, other_fold / "predictions.parquet")
     first = runs[0]
-    cases = [
+    cases: list[tuple[tuple[Path, ...], list[object]]] = [
         ((first, other_data), [first, other_data, "same recordings", "ffffffffffff"]),
         ((first, other_units), [first, other_units, "same normalisation", "zscore and none"]),
         ((first, other_fold), [first, other_fold, "same held-out images"]),

@@ -4,7 +4,7 @@ One eigendecomposition of the inner products of the training images serves all l
 of their arc-cosine kernel the kernel ridge.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from ikpls.numpy import PLS
@@ -19,6 +19,7 @@ from nrp_onnx.predictor.joined_span import (
     spectrum_of_products,
 )
 from nrp_onnx.predictor.layer_span import LayerSpan, centred
+from nrp_onnx.predictor.missing import response_patterns
 from nrp_onnx.predictor.ridge import ridge
 
 BASELINES = ("mean", "ols", "ridge", "pls", "kernel")
@@ -44,7 +45,7 @@ def predict_baselines(
     """
     joined = join_layers(layers, train) if layers else None
     found = {name: np.empty((len(new), y.shape[1])) for name in BASELINES}
-    for rows, sites in _patterns(~np.isnan(y)):
+    for rows, sites in response_patterns(~np.isnan(y)):
         recorded = y[np.ix_(rows, sites)]
         for name, predicted in _predict(joined, recorded, train[rows], new).items():
             found[name][:, sites] = predicted
@@ -93,9 +94,3 @@ def pls(spectrum: Spectrum, y: np.ndarray) -> np.ndarray:
     model.fit(spectrum.coordinates, y, components)
     predicted: np.ndarray = model.predict(spectrum.new, n_components=components)
     return predicted.reshape(len(spectrum.new), y.shape[1])
-
-
-def _patterns(there: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    patterns, group = np.unique(there, axis=1, return_inverse=True)
-    for place in range(patterns.shape[1]):
-        yield np.flatnonzero(patterns[:, place]), np.flatnonzero(group.ravel() == place)

@@ -55,27 +55,42 @@ class Basis:
         Returns:
             F, float64 (units, D), and the mean of the training images, float64 (D,).
         """
-        n_features = activations.shape[1]
-        column = np.full(activations.shape[0], -1)
-        column[self.train] = np.arange(len(self.train))
-        of_images = None if self.weights is None else weights @ self.weights
-        mean, folded = np.zeros(n_features), np.zeros((len(weights), n_features))
-        for places, rows in activations.blocks():
-            used = column[places] >= 0
-            for start in range(0, n_features, FEATURES_A_BLOCK):
-                block = slice(start, start + FEATURES_A_BLOCK)
-                some = rows[used, block].astype(np.float64)
-                mean[block] += some.sum(axis=0)
-                if of_images is not None:
-                    folded[:, block] += of_images[:, column[places][used]] @ some
-        mean /= len(self.train)
-        if of_images is not None:
-            # The weights of all images add up to 0, but for rounding, as the images are centred.
-            for unit, total in zip(folded, of_images.sum(axis=1), strict=True):
-                unit -= total * mean
-            return folded, mean
+        if self.weights is not None:
+            return weights_of_features(weights @ self.weights, self.train, activations)
         assert self.directions is not None
-        return weights @ self.directions.T, mean
+        none = np.zeros((0, len(self.train)))
+        return weights @ self.directions.T, weights_of_features(none, self.train, activations)[1]
+
+
+def weights_of_features(
+    weights: np.ndarray, train: np.ndarray, activations: LayerActivations
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weights of training images as weights of features; the activations are read once.
+
+    Args:
+        weights: float64 (units, n_train), of the products with the centred training images.
+        train: their places.
+
+    Returns:
+        The weights on activations less the mean of the training images, float64 (units, D), and
+        this mean, float64 (D,).
+    """
+    n_features = activations.shape[1]
+    column = np.full(activations.shape[0], -1)
+    column[train] = np.arange(len(train))
+    mean, folded = np.zeros(n_features), np.zeros((len(weights), n_features))
+    for places, rows in activations.blocks():
+        used = column[places] >= 0
+        for start in range(0, n_features, FEATURES_A_BLOCK):
+            block = slice(start, start + FEATURES_A_BLOCK)
+            some = rows[used, block].astype(np.float64)
+            mean[block] += some.sum(axis=0)
+            folded[:, block] += weights[:, column[places][used]] @ some
+    mean /= len(train)
+    # The weights of all images add up to 0, but for rounding, as the images are centred.
+    for unit, total in zip(folded, weights.sum(axis=1), strict=True):
+        unit -= total * mean
+    return folded, mean
 
 
 def fit_basis(

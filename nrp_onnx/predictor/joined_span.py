@@ -16,15 +16,17 @@ class JoinedSpan:
     Attributes:
         products: float64 (n, n).
         features: float64 (n, D), the joined layers, where they are fewer than the training images.
+        scales: float64 (n_layers,), what the activations of each layer were divided by.
     """
 
     products: np.ndarray
     features: np.ndarray | None
+    scales: np.ndarray
 
     def around(self, rows: np.ndarray) -> "JoinedSpan":
         """The same around the mean of the images ``rows``."""
         features = None if self.features is None else self.features - self.features[rows].mean(0)
-        return JoinedSpan(centred(self.products, rows), features)
+        return JoinedSpan(centred(self.products, rows), features, self.scales)
 
 
 def join_layers(layers: Sequence[LayerSpan], train: np.ndarray) -> JoinedSpan:
@@ -34,22 +36,22 @@ def join_layers(layers: Sequence[LayerSpan], train: np.ndarray) -> JoinedSpan:
         layers: in which the training images differ.
     """
     n = layers[0].n_images
-    products, parts, n_features = np.zeros((n, n)), [], 0
+    products, parts, squares, n_features = np.zeros((n, n)), [], [], 0
     for layer in layers:
         if layer.features is not None:
             moved = layer.features - layer.features[train].mean(axis=0, dtype=np.float64)
-            scale = float((moved[train] ** 2).sum(axis=1).mean())
-            parts.append(moved / np.sqrt(scale))
+            squares.append((moved[train] ** 2).sum(axis=1).mean())
+            parts.append(moved / np.sqrt(squares[-1]))
             products += parts[-1] @ parts[-1].T
             n_features += moved.shape[1]
         else:
             assert layer.products is not None
             around = centred(layer.products, train)
-            around /= around.diagonal()[train].mean()
-            products += around
+            squares.append(around.diagonal()[train].mean())
+            products += around / squares[-1]
             n_features += n
     few = n_features < len(train)
-    return JoinedSpan(products, np.hstack(parts) if few else None)
+    return JoinedSpan(products, np.hstack(parts) if few else None, np.sqrt(squares))
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,13 +17,19 @@ def ridge(spectrum: Spectrum, y: np.ndarray) -> np.ndarray:
     Returns:
         float64 (n_new, n_sites).
     """
-    grid = ALPHAS * spectrum.squares.sum() / len(y)
-    alphas = grid[leave_one_out_errors(spectrum, y, grid).argmin(axis=0)]
+    alphas = choose_alphas(spectrum, y)
     mean = y.mean(axis=0)
     turned = spectrum.left.T @ (y - mean)
     s = np.sqrt(spectrum.squares)[:, None]
     predicted: np.ndarray = spectrum.new @ (turned * (s / (s**2 + alphas))) + mean
     return predicted
+
+
+def choose_alphas(spectrum: Spectrum, y: np.ndarray) -> np.ndarray:
+    """For each site the alpha of least leave-one-out error, float64 (n_sites,)."""
+    grid = ALPHAS * spectrum.squares.sum() / len(y)
+    chosen: np.ndarray = grid[leave_one_out_errors(spectrum, y, grid).argmin(axis=0)]
+    return chosen
 
 
 def leave_one_out_errors(spectrum: Spectrum, y: np.ndarray, alphas: np.ndarray) -> np.ndarray:
