@@ -28,7 +28,7 @@ from nrp_onnx.scoring.model_file import backbone_file
 from nrp_onnx.scoring.predictions import write_predictions
 from nrp_onnx.scoring.regions import score_regions
 from nrp_onnx.scoring.run_folder import RESULT_FILE, claim_folder, run_fingerprint
-from nrp_onnx.scoring.splits import STRATIFY_ON, VALIDATION_SHARE, outer_folds, stratification
+from nrp_onnx.scoring.splits import VALIDATION_SHARE, outer_folds, stratification
 
 SCHEMA_VERSION = 1
 _PACKAGES = ("nrp-onnx", "numpy", "onnx", "onnx-ir", "torch", "scikit-learn", "ikpls", "pyarrow")
@@ -101,7 +101,8 @@ def _score(
     folds = outer_folds(recordings, options.folds, options.seed)
     stratified = stratification(recordings, options.folds) is not None
     if not stratified:
-        notes.say(f"the folds are not stratified: no {STRATIFY_ON} labels, or too few of a class")
+        label = recordings.stratification_label
+        notes.say(f"the folds are not stratified: no {label} labels, or too few of a class")
     settings = {
         "model": backbone.sha256,
         "recordings": recordings.fingerprint,
@@ -200,7 +201,7 @@ def _score(
         "protocol": {
             "name": "k-fold",
             "folds": options.folds,
-            "stratified_on": STRATIFY_ON if stratified else None,
+            "stratified_on": recordings.stratification_label if stratified else None,
             "validation_share": VALIDATION_SHARE,
             "normalise": normalise,
             "seed": options.seed,
