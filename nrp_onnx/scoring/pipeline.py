@@ -22,7 +22,12 @@ from nrp_onnx.files import write_json
 from nrp_onnx.notes import Notes
 from nrp_onnx.predictor.search import read_search
 from nrp_onnx.recordings import Recordings, open_recordings
-from nrp_onnx.scoring.choices import choose_features, choose_normalisation, choose_preprocessing
+from nrp_onnx.scoring.choices import (
+    choose_features,
+    choose_normalisation,
+    choose_preprocessing,
+    choose_visual_degrees,
+)
 from nrp_onnx.scoring.fitting import fit_folds, notes_on_layers
 from nrp_onnx.scoring.model_file import backbone_file
 from nrp_onnx.scoring.predictions import write_predictions
@@ -41,6 +46,7 @@ class ScoreOptions:
     layers: str = "auto"
     reduce: str = "auto"
     preprocess: str | None = None
+    visual_degrees: float | None = None
     regions: tuple[str, ...] = ()
     normalise: str | None = None
     search: str = "paper"
@@ -94,6 +100,7 @@ def _score(
     if options.regions:
         recordings = recordings.select_regions(list(options.regions))
     preprocessing = choose_preprocessing(backbone, options.preprocess, notes)
+    preprocessing = choose_visual_degrees(options.visual_degrees, recordings, preprocessing, notes)
     features = choose_features(
         backbone, options.layers, options.reduce, recordings.n_stimuli, notes
     )
@@ -178,6 +185,8 @@ def _score(
             "n_parameters": backbone.n_parameters,
             "source": backbone.source,
             "preprocessing": preprocessing.to_json(),
+            "visual_degrees": recordings.visual_degrees
+            and recordings.visual_degrees * preprocessing.visual_degrees_ratio,
             "layers": [
                 {
                     "name": feature.layer.name,
@@ -194,6 +203,7 @@ def _score(
             "n_stimuli": recordings.n_stimuli,
             "n_sites": recordings.n_sites,
             "units": recordings.units,
+            "visual_degrees": recordings.visual_degrees,
             "missing_share": float(np.isnan(recordings.averages).mean()),
             "fingerprint": recordings.fingerprint,
             "citation": recordings.citation,
