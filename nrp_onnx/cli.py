@@ -64,12 +64,12 @@ def score(
         str | None,
         typer.Option(help="zscore or none. [default: none if the rates are normalised already]"),
     ] = None,
-    search: Annotated[str, typer.Option(help="paper or quick.")] = "paper",
+    search: Annotated[str, typer.Option(help="paper, quick, or a YAML or JSON file.")] = "paper",
     folds: Annotated[int, typer.Option(help="Outer folds over the images.")] = 5,
     seed: Annotated[int, typer.Option(help="Of folds, weights and bootstrap.")] = 0,
     device: Device = "auto",
     overwrite: Annotated[
-        bool, typer.Option(help="Replace another run; activations that fit are kept.")
+        bool, typer.Option(help="Replace another run; activations and trials that fit are kept.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:

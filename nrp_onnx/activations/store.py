@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,25 +53,50 @@ def stored_facts(path: Path) -> dict[str, Any] | None:
     return facts
 
 
-def read_activations(path: Path, stimulus_ids: tuple[str, ...]) -> np.ndarray:
-    """The activations of a layer in the order of ``stimulus_ids``: float32 (n, n_features).
+class StoredLayer:
+    """The activations of a layer in its Parquet file, in the order of ``stimulus_ids``.
+
+    Memory holds one row group at a time.
 
     Raises:
-        OutputError: if the file does not hold all of them.
+        OutputError: if the file does not hold all stimuli.
     """
-    table = pq.read_table(path)
-    row = {name: place for place, name in enumerate(table["stimulus_id"].to_pylist())}
-    missing = [name for name in stimulus_ids if name not in row]
-    if missing:
-        raise OutputError(
-            "stimuli are missing", where=path, expected=missing[0], fix="Delete the file."
-        )
-    column = table["activation"]
-    matrix = np.empty((len(row), column.type.list_size), np.float32)
-    start = 0
-    for chunk in column.chunks:  # a flattened column of over 2^31 numbers would not fit Arrow
-        block = chunk.flatten().to_numpy().reshape(len(chunk), -1)
-        matrix[start : start + len(chunk)] = block
-        start += len(chunk)
-    order = np.array([row[name] for name in stimulus_ids])
-    return matrix if np.array_equal(order, np.arange(len(row))) else matrix[order]
+
+    def __init__(self, path: Path, stimulus_ids: tuple[str, ...]) -> None:
+        self._path = path
+        with pq.ParquetFile(path) as file:
+            ids = file.read(columns=["stimulus_id"])["stimulus_id"].to_pylist()
+            n_features = file.schema_arrow.field("activation").type.list_size
+            sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+        row = {name: place for place, name in enumerate(ids)}
+        missing = [name for name in stimulus_ids if name not in row]
+        if missing:
+            raise OutputError(
+                "stimuli are missing", where=path, expected=missing[0], fix="Delete the file."
+            )
+        self.shape = (len(stimulus_ids), n_features)
+        self._row = np.array([row[name] for name in stimulus_ids], np.int64)
+        self._starts = np.concatenate([[0], np.cumsum(sizes)])
+
+    def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """See `nrp_onnx.activations.layer_activations.LayerActivations`."""
+        yield from self._blocks_of(np.arange(self.shape[0]))
+
+    def read(self, places: np.ndarray) -> np.ndarray:
+        """See `nrp_onnx.activations.layer_activations.LayerActivations`."""
+        found = np.empty((len(places), self.shape[1]), np.float32)
+        for rows, block in self._blocks_of(places):
+            found[rows] = block
+        return found
+
+    def _blocks_of(self, places: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Row group by row group: positions in ``places``, and the activations of these images."""
+        rows = self._row[places]
+        group = np.searchsorted(self._starts, rows, side="right") - 1
+        with pq.ParquetFile(self._path) as file:
+            for number in np.unique(group):
+                column = file.read_row_group(int(number), ["activation"])["activation"]
+                values = np.concatenate([chunk.flatten().to_numpy() for chunk in column.chunks])
+                positions = np.flatnonzero(group == number)
+                block = values.reshape(-1, self.shape[1])
+                yield positions, block[rows[positions] - self._starts[number]]

@@ -1,79 +1,96 @@
-"""The linear baselines: mean, ordinary least squares, ridge and PLS, from the same activations."""
+"""The baselines: mean, least squares, ridge, PLS and kernel ridge, from the same activations.
 
-from collections.abc import Callable, Iterator
+One eigendecomposition of the inner products of the training images serves all linear ones, and one
+of their arc-cosine kernel the kernel ridge.
+"""
+
+from collections.abc import Sequence
 
 import numpy as np
 from ikpls.numpy import PLS
-from sklearn.linear_model import LinearRegression, RidgeCV
 
-ALPHAS = np.logspace(-4, 4, 17)
+from nrp_onnx.predictor.arc_cosine import arc_cosine
+from nrp_onnx.predictor.cores import map_on_cores
+from nrp_onnx.predictor.joined_span import (
+    JoinedSpan,
+    Spectrum,
+    join_layers,
+    spectrum_of_features,
+    spectrum_of_products,
+)
+from nrp_onnx.predictor.layer_span import LayerSpan, centred
+from nrp_onnx.predictor.missing import response_patterns
+from nrp_onnx.predictor.ridge import ridge
+
+BASELINES = ("mean", "ols", "ridge", "pls", "kernel")
 PLS_COMPONENTS = 25
 
-Baseline = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+Predictions = dict[str, np.ndarray]
 
 
-def predict_mean(x: np.ndarray, y: np.ndarray, x_test: np.ndarray) -> np.ndarray:
-    """The mean of the training responses."""
-    return np.repeat(y.mean(axis=0, keepdims=True), len(x_test), axis=0)
+def predict_baselines(
+    layers: Sequence[LayerSpan], y: np.ndarray, train: np.ndarray, new: np.ndarray
+) -> Predictions:
+    """Fit every baseline on the training images and predict the new ones.
 
-
-def predict_ols(x: np.ndarray, y: np.ndarray, x_test: np.ndarray) -> np.ndarray:
-    """Least squares; of minimum norm where features outnumber images."""
-    prediction: np.ndarray = LinearRegression().fit(x, y).predict(x_test)
-    return prediction
-
-
-def predict_ridge(x: np.ndarray, y: np.ndarray, x_test: np.ndarray) -> np.ndarray:
-    """Ridge; alpha per site by leave-one-out cross-validation over the training images.
-
-    The alphas are `ALPHAS` times the mean square norm of an image, so that they fit any scale.
-    """
-    alphas = ALPHAS * float((x**2).sum(axis=1).mean())
-    # One SVD serves all alphas; the default decomposition costs a product of n r^2 for each.
-    model = RidgeCV(alphas, alpha_per_target=True, gcv_mode="svd")
-    prediction: np.ndarray = model.fit(x, y).predict(x_test)
-    return prediction
-
-
-def predict_pls(x: np.ndarray, y: np.ndarray, x_test: np.ndarray) -> np.ndarray:
-    """Partial least squares, `PLS_COMPONENTS` components, all sites jointly, centred, not scaled."""
-    components = min(PLS_COMPONENTS, x.shape[1], len(x) - 1)
-    model = PLS(algorithm=1, scale_X=False, scale_Y=False)
-    model.fit(x, y, components)
-    prediction: np.ndarray = model.predict(x_test, n_components=components)
-    return prediction
-
-
-BASELINES: dict[str, Baseline] = {
-    "mean": predict_mean,
-    "ols": predict_ols,
-    "ridge": predict_ridge,
-    "pls": predict_pls,
-}
-
-
-def fit_predict(baseline: Baseline, x: np.ndarray, y: np.ndarray, x_test: np.ndarray) -> np.ndarray:
-    """Fit a baseline where responses are missing: sites that miss the same images go together.
+    Where responses are missing, sites that miss the same images are fitted together, without them.
 
     Args:
-        x: training activations, float64 (n_train, r).
-        y: training responses, float64 (n_train, n_sites), NaN = missing.
-        x_test: float64 (n_test, r).
+        layers: in which the training images differ; if there are none, all predict the mean.
+        y: float64 (n_train, n_sites), NaN = missing.
+        train, new: places of images.
 
     Returns:
-        Predictions, float64 (n_test, n_sites).
+        For each of `BASELINES` float64 (n_new, n_sites).
     """
-    if not x.any():  # activations that are the same for every image leave only the mean
-        baseline = predict_mean
-    prediction = np.empty((len(x_test), y.shape[1]))
-    for rows, sites in _patterns(~np.isnan(y)):
-        found = baseline(x[rows], y[np.ix_(rows, sites)], x_test)
-        # Some estimators give one site back without its axis.
-        prediction[:, sites] = found.reshape(len(x_test), len(sites))
-    return prediction
+    joined = join_layers(layers, train) if layers else None
+    found = {name: np.empty((len(new), y.shape[1])) for name in BASELINES}
+    for rows, sites in response_patterns(~np.isnan(y)):
+        recorded = y[np.ix_(rows, sites)]
+        for name, predicted in _predict(joined, recorded, train[rows], new).items():
+            found[name][:, sites] = predicted
+    return found
 
 
-def _patterns(there: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    patterns, group = np.unique(there, axis=1, return_inverse=True)
-    for place in range(patterns.shape[1]):
-        yield np.flatnonzero(patterns[:, place]), np.flatnonzero(group.ravel() == place)
+def _predict(
+    joined: JoinedSpan | None, y: np.ndarray, train: np.ndarray, new: np.ndarray
+) -> Predictions:
+    mean = np.repeat(y.mean(axis=0, keepdims=True), len(new), axis=0)
+    around = None if joined is None else joined.around(train)
+    if around is None or not around.products[np.ix_(train, train)].any():
+        return dict.fromkeys(BASELINES, mean)
+
+    def linear() -> Predictions:
+        if around.features is not None:
+            spectrum = spectrum_of_features(around.features, train, new)
+        else:
+            spectrum = spectrum_of_products(around.products, train, new)
+        return {
+            "ols": least_squares(spectrum, y),
+            "ridge": ridge(spectrum, y),
+            "pls": pls(spectrum, y),
+        }
+
+    def kernel() -> Predictions:
+        products = centred(arc_cosine(around.products), train)
+        return {"kernel": ridge(spectrum_of_products(products, train, new), y)}
+
+    first, second = map_on_cores(lambda fit: fit(), [linear, kernel])
+    return {"mean": mean, **first, **second}
+
+
+def least_squares(spectrum: Spectrum, y: np.ndarray) -> np.ndarray:
+    """Least squares with an intercept; of minimum norm where features outnumber images."""
+    mean = y.mean(axis=0)
+    turned = spectrum.left.T @ (y - mean) / np.sqrt(spectrum.squares)[:, None]
+    predicted: np.ndarray = spectrum.new @ turned + mean
+    return predicted
+
+
+def pls(spectrum: Spectrum, y: np.ndarray) -> np.ndarray:
+    """Partial least squares, `PLS_COMPONENTS` components, all sites jointly, centred, not scaled."""
+    components = min(PLS_COMPONENTS, len(spectrum.squares))
+    model = PLS(algorithm=1, scale_X=False, scale_Y=False)
+    model.fit(spectrum.coordinates, y, components)
+    predicted: np.ndarray = model.predict(spectrum.new, n_components=components)
+    return predicted.reshape(len(spectrum.new), y.shape[1])

@@ -7,7 +7,13 @@ from rich.table import Table
 
 from nrp_onnx.backbone.layer_table import Layer
 
-_NAMES = {"mean": "mean response", "ols": "least squares", "ridge": "ridge", "pls": "PLS-25"}
+_NAMES = {
+    "mean": "mean response",
+    "ols": "least squares",
+    "ridge": "ridge",
+    "pls": "PLS-25",
+    "kernel": "kernel ridge",
+}
 
 
 def _number(value: float | None) -> str:

@@ -14,13 +14,16 @@ import numpy as np
 import onnxruntime as ort
 
 from nrp_onnx.activations.extraction import extract_activations
-from nrp_onnx.activations.store import read_activations
+from nrp_onnx.activations.store import StoredLayer
 from nrp_onnx.backbone.model import load_backbone
 from nrp_onnx.export.exported_fold import check_exported_head, export_fold
-from nrp_onnx.export.folded_head import fold_head
+from nrp_onnx.export.folded_head import fold_head, used_layers
 from nrp_onnx.files import write_json
 from nrp_onnx.notes import Notes
-from nrp_onnx.predictor.search import read_search
+from nrp_onnx.predictor.layer_span import read_span
+from nrp_onnx.predictor.search_file import read_search
+from nrp_onnx.predictor.search_space import PRESETS
+from nrp_onnx.predictor.trial_record import TRIALS_FILE, TrialRecord
 from nrp_onnx.recordings import Recordings, open_recordings
 from nrp_onnx.scoring.choices import (
     choose_features,
@@ -117,7 +120,7 @@ def _score(
         "reduce": [str(feature.reduction) for feature in features],
         "preprocess": preprocessing.to_json(),
         "normalise": normalise,
-        "search": options.search,
+        "search": options.search if options.search in PRESETS else space.to_json(),
         "folds": options.folds,
         "seed": options.seed,
         "schema_version": SCHEMA_VERSION,
@@ -140,10 +143,12 @@ def _score(
             options.device,
             notes,
         )
-        activations = [read_activations(p, recordings.stimulus_ids) for p in extraction.paths]
+    activations = [StoredLayer(path, recordings.stimulus_ids) for path in extraction.paths]
     names = [feature.layer.name for feature in features]
     with _timed(timings, "fitting_s"):
-        fits = fit_folds(activations, names, recordings, folds, space, normalise, options.seed)
+        record = TrialRecord(folder / TRIALS_FILE, names)
+        spans = [read_span(layer, folder) for layer in activations]
+        fits = fit_folds(spans, names, recordings, folds, space, normalise, options.seed, record)
     for note in notes_on_layers(fits.n_directions):
         notes.say(note)
     with _timed(timings, "scoring_s"):
@@ -151,12 +156,12 @@ def _score(
     nrp_error = float(np.mean([region["nrp_error"]["value"] for region in regions.values()]))
     units = "z" if normalise == "zscore" else recordings.units
     with _timed(timings, "export_s"):
-        used = fits.first.head.config.layers
-        chosen, inputs = [features[i] for i in used], [activations[i] for i in used]
         first = fits.first
+        used = used_layers(first.predictor, first.bases)
+        chosen, inputs = [features[i] for i in used], [activations[i] for i in used]
         export_fold(
             folder,
-            fold_head(first.head, first.bases, inputs, first.offset, first.scale),
+            fold_head(first.predictor, first.bases, activations, first.offset, first.scale),
             backbone,
             preprocessing,
             chosen,
@@ -168,7 +173,8 @@ def _score(
         difference = check_exported_head(
             folder,
             chosen,
-            [x[folds[0].test] for x in inputs],
+            inputs,
+            folds[0].test,
             fits.predictions["nrp"][folds[0].test],
             np.nanstd(recordings.averages, axis=0),
         )
@@ -218,7 +224,12 @@ def _score(
             "interval": "95 %, bootstrap over images and sites, 2000 resamples",
             "exported_fold": 0,
         },
-        "search": {"preset": options.search, "trials": fits.trials, "best": fits.best},
+        "search": {
+            "preset": options.search,
+            "space": space.to_json(),
+            "trials": {"file": TRIALS_FILE, "count": fits.n_trials},
+            "best": fits.best,
+        },
         "export": {"max_difference_sd": difference},
         "provider": extraction.provider,
         "notes": notes.said,
