@@ -52,6 +52,13 @@ def score(
             help="imagenet, tf, caffe, raw or a JSON file. [default: the model's, else imagenet]"
         ),
     ] = None,
+    visual_degrees: Annotated[
+        float | None,
+        typer.Option(
+            help="That the model sees; images are put on grey or cut to fit. "
+            "[default: those that the images filled]"
+        ),
+    ] = None,
     region: Annotated[
         list[str] | None, typer.Option(help="Only this region; may be repeated.")
     ] = None,
@@ -83,6 +90,7 @@ def score(
         layers=layers,
         reduce=reduce,
         preprocess=preprocess,
+        visual_degrees=visual_degrees,
         regions=tuple(region or ()),
         normalise=normalise,
         search=search,

@@ -22,7 +22,6 @@ from nrp_onnx.files import write_json
 from nrp_onnx.notes import Notes
 from nrp_onnx.predictor.layer_span import read_span
 from nrp_onnx.predictor.search_file import read_search
-from nrp_onnx.predictor.search_space import PRESETS
 from nrp_onnx.predictor.trial_record import TRIALS_FILE, TrialRecord
 from nrp_onnx.recordings import Recordings, open_recordings
 from nrp_onnx.scoring.choices import (
@@ -30,13 +29,14 @@ from nrp_onnx.scoring.choices import (
     choose_folds,
     choose_normalisation,
     choose_preprocessing,
+    choose_visual_degrees,
 )
 from nrp_onnx.scoring.fitting import fit_folds, notes_on_layers
 from nrp_onnx.scoring.model_file import backbone_file
 from nrp_onnx.scoring.predictions import write_predictions
 from nrp_onnx.scoring.regions import score_regions
 from nrp_onnx.scoring.run_folder import PREDICTIONS_FILE, RESULT_FILE, claim_folder, run_fingerprint
-from nrp_onnx.scoring.splits import PAPER_PARTS, STRATIFY_ON, VALIDATION_SHARE, stratification
+from nrp_onnx.scoring.splits import PAPER_PARTS, VALIDATION_SHARE, stratification
 
 SCHEMA_VERSION = 1
 _PACKAGES = ("nrp-onnx", "numpy", "onnx", "onnx-ir", "torch", "scikit-learn", "ikpls", "pyarrow")
@@ -49,9 +49,10 @@ class ScoreOptions:
     layers: str = "auto"
     reduce: str = "auto"
     preprocess: str | None = None
+    visual_degrees: float | None = None
     regions: tuple[str, ...] = ()
     normalise: str | None = None
-    search: str = "paper"
+    search: str = "default"
     protocol: str = "k-fold"
     folds: int = 5
     seed: int = 0
@@ -103,6 +104,7 @@ def _score(
     if options.regions:
         recordings = recordings.select_regions(list(options.regions))
     preprocessing = choose_preprocessing(backbone, options.preprocess, notes)
+    preprocessing = choose_visual_degrees(options.visual_degrees, recordings, preprocessing, notes)
     features = choose_features(
         backbone, options.layers, options.reduce, recordings.n_stimuli, notes
     )
@@ -111,7 +113,8 @@ def _score(
     parts = options.folds if options.protocol == "k-fold" else PAPER_PARTS
     stratified = stratification(recordings, parts) is not None
     if not stratified:
-        notes.say(f"the folds are not stratified: no {STRATIFY_ON} labels, or too few of a class")
+        label = recordings.stratification_label
+        notes.say(f"the folds are not stratified: no {label} labels, or too few of a class")
     settings = {
         "model": backbone.sha256,
         "recordings": recordings.fingerprint,
@@ -119,7 +122,7 @@ def _score(
         "reduce": [str(feature.reduction) for feature in features],
         "preprocess": preprocessing.to_json(),
         "normalise": normalise,
-        "search": options.search if options.search in PRESETS else space.to_json(),
+        "search": space.to_json(),
         "protocol": options.protocol,
         "folds": len(folds),
         "seed": options.seed,
@@ -191,6 +194,8 @@ def _score(
             "n_parameters": backbone.n_parameters,
             "source": backbone.source,
             "preprocessing": preprocessing.to_json(),
+            "visual_degrees": recordings.visual_degrees
+            and recordings.visual_degrees * preprocessing.visual_degrees_ratio,
             "layers": [
                 {
                     "name": feature.layer.name,
@@ -207,6 +212,7 @@ def _score(
             "n_stimuli": recordings.n_stimuli,
             "n_sites": recordings.n_sites,
             "units": recordings.units,
+            "visual_degrees": recordings.visual_degrees,
             "missing_share": float(np.isnan(recordings.averages).mean()),
             "fingerprint": recordings.fingerprint,
             "citation": recordings.citation,
@@ -214,7 +220,7 @@ def _score(
         "protocol": {
             "name": options.protocol,
             "folds": len(folds),
-            "stratified_on": STRATIFY_ON if stratified else None,
+            "stratified_on": recordings.stratification_label if stratified else None,
             "validation_share": VALIDATION_SHARE,
             "normalise": normalise,
             "seed": options.seed,

@@ -8,7 +8,6 @@ from sklearn.model_selection import KFold, StratifiedKFold, train_test_split
 from nrp_onnx.errors import OptionError
 from nrp_onnx.recordings import Recordings
 
-STRATIFY_ON = "object_name"
 VALIDATION_SHARE = 0.2
 #: The paper's protocol holds one part of so many out.
 PAPER_PARTS = 5
@@ -29,7 +28,7 @@ class Fold:
 
 def stratification(recordings: Recordings, n_folds: int) -> np.ndarray | None:
     """The labels to stratify on, or None where there are none or a class is too small."""
-    labels = recordings.stimulus_labels.get(STRATIFY_ON)
+    labels = recordings.stimulus_labels.get(recordings.stratification_label)
     if labels is None:
         return None
     _, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
