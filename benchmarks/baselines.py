@@ -2,7 +2,7 @@
 
 Usage: python benchmarks/baselines.py [--images 3200] [--features 4096] [--layers 5] [--sites 256]
 
-Needs himalaya (`pip install himalaya`). Four fifths of the images train. Every library gets the joined
+Needs himalaya (`pip install -e '.[bench]'`). Four fifths of the images train. Every library gets the joined
 features, float64, as its user would give them, 17 alphas and one alpha a site, and is timed with one
 thread of BLAS and with all of them (--threads); the sooner time counts. himalaya chooses alphas by 5 folds, its
 default, ours and scikit-learn's by leave-one-out. For more features than images, scikit-learn's own
