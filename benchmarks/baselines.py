@@ -29,7 +29,7 @@ from nrp_onnx.predictor.arc_cosine import arc_cosine
 from nrp_onnx.predictor.baselines import fit_baselines, least_squares, pls
 from nrp_onnx.predictor.joined_span import join_layers, spectrum_of_products
 from nrp_onnx.predictor.layer_span import centred, read_span
-from nrp_onnx.predictor.ridge import ALPHAS
+from nrp_onnx.predictor.ridge import ALPHAS, fit_ridge
 
 
 def main() -> None:
