@@ -7,7 +7,6 @@ of their arc-cosine kernel the kernel ridge.
 from collections.abc import Sequence
 
 import numpy as np
-from ikpls.numpy import PLS
 
 from nrp_onnx.predictor.arc_cosine import arc_cosine
 from nrp_onnx.predictor.cores import map_on_cores
@@ -20,10 +19,10 @@ from nrp_onnx.predictor.joined_span import (
 )
 from nrp_onnx.predictor.layer_span import LayerSpan, centred
 from nrp_onnx.predictor.missing import response_patterns
+from nrp_onnx.predictor.pls import predict_pls
 from nrp_onnx.predictor.ridge import ridge
 
 BASELINES = ("mean", "ols", "ridge", "pls", "kernel")
-PLS_COMPONENTS = 25
 
 Predictions = dict[str, np.ndarray]
 
@@ -68,7 +67,7 @@ def _predict(
         return {
             "ols": least_squares(spectrum, y),
             "ridge": ridge(spectrum, y),
-            "pls": pls(spectrum, y),
+            "pls": predict_pls(spectrum.coordinates, y, spectrum.new),
         }
 
     def kernel() -> Predictions:
@@ -85,12 +84,3 @@ def least_squares(spectrum: Spectrum, y: np.ndarray) -> np.ndarray:
     turned = spectrum.left.T @ (y - mean) / np.sqrt(spectrum.squares)[:, None]
     predicted: np.ndarray = spectrum.new @ turned + mean
     return predicted
-
-
-def pls(spectrum: Spectrum, y: np.ndarray) -> np.ndarray:
-    """Partial least squares, `PLS_COMPONENTS` components, all sites jointly, centred, not scaled."""
-    components = min(PLS_COMPONENTS, len(spectrum.squares))
-    model = PLS(algorithm=1, scale_X=False, scale_Y=False)
-    model.fit(spectrum.coordinates, y, components)
-    predicted: np.ndarray = model.predict(spectrum.new, n_components=components)
-    return predicted.reshape(len(spectrum.new), y.shape[1])

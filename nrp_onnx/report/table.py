@@ -48,9 +48,22 @@ def score_table(result: dict[str, Any]) -> Table:
                 style="bold" if name == "nrp" else None,
             )
         table.add_row("", "noise floor", _number(found["noise_floor"]), "", "", "", style="dim")
+        for row in _ceiling_rows(found):
+            table.add_row("", *row, style="dim")
         table.add_section()
     table.add_row("all", "NRP-error", _number(result["nrp_error"]), "", "", "", style="bold")
     return table
+
+
+def _ceiling_rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Brain-Score, and the r of a predictor that knows the true rates, as predictor to r."""
+    reliability, brainscore = found["reliability"], found["brainscore"]
+    ceiling = reliability**0.5 if reliability is not None and reliability > 0 else None
+    normalised = _number(found["predictors"]["nrp"]["pearson_r_normalised"])
+    return [
+        (f"ceiling of r; NRP head at {normalised} of it", "", "", "", _number(ceiling)),
+        (f"Brain-Score {_number(brainscore['score'])}", "", "", "", _number(brainscore["r"])),
+    ]
 
 
 def layers_table(layers: list[Layer]) -> Table:
