@@ -17,7 +17,7 @@ from nrp_onnx.backbone.model import load_backbone
 from nrp_onnx.backbone.preprocessing import PRESETS
 from nrp_onnx.backbone.reductions import Reduction
 from nrp_onnx.notes import Notes
-from nrp_onnx.predictor.layer_span import read_span
+from nrp_onnx.predictor.layer_span import LayerSpan, read_span
 from nrp_onnx.recordings import Recordings, import_arrays
 from nrp_onnx.scoring.brainscore import brainscore
 from tests.recordings.test_noise import recordings_of
@@ -65,7 +65,7 @@ def case() -> tuple[list[np.ndarray], Recordings]:
     return [wide.astype(np.float32), narrow.astype(np.float32)], recordings
 
 
-def spans(layers: list[np.ndarray]) -> list:
+def spans(layers: list[np.ndarray]) -> list[LayerSpan]:
     return [read_span(LoadedLayer(layer)) for layer in layers]
 
 
@@ -161,7 +161,7 @@ def test_real_recordings_and_activations(shared: Path, tmp_path: Path) -> None:
     found = brainscore([read_span(layer) for layer in layers], recordings, Notes(), n_splits=3)
     x = np.hstack([layer.read(np.arange(640)) for layer in layers]).astype(float)
     # The features in an orthonormal basis: scikit-learn takes minutes on all of them.
-    rotated = np.linalg.qr((x - x.mean(axis=0)).T, mode="r").T
+    rotated = np.linalg.qr((x - x.mean(axis=0)).T)[1].T
     splits = list(
         StratifiedShuffleSplit(3, train_size=0.9, random_state=1).split(
             x, recordings.stimulus_labels["object_name"]

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -68,7 +69,7 @@ def test_the_predictor_carries_what_was_scored(
 def test_left_open_images_fill_the_model(
     shown: Path, recordings_folder: Path, model_path: Path, tmp_path: Path
 ) -> None:
-    results = []
+    results: list[dict[str, Any]] = []
     for folder in (shown, recordings_folder):
         out = tmp_path / str(len(results))
         run = nrp_onnx(

@@ -13,7 +13,6 @@ from nrp_onnx.scoring.fitting import Fits
 from nrp_onnx.scoring.metrics import median, pearson_r_of_sites
 from nrp_onnx.scoring.splits import Fold
 
-SITES_FILE = "sites.csv"
 NO_RELIABILITY = "no site has three stimuli with two repetitions"
 
 

@@ -12,6 +12,7 @@ from nrp_onnx.errors import OptionError
 from nrp_onnx.notes import Notes
 from nrp_onnx.recordings import Recordings
 from nrp_onnx.recordings.visual_degrees import check_degrees
+from nrp_onnx.scoring.splits import Fold, held_out_split, outer_folds
 
 
 def choose_preprocessing(backbone: Backbone, choice: str | None, notes: Notes) -> Preprocessing:
@@ -114,3 +115,18 @@ def choose_normalisation(choice: str | None, recordings: Recordings, notes: Note
             found=repr(choice),
         )
     return choice
+
+
+def choose_folds(protocol: str, recordings: Recordings, n_folds: int, seed: int) -> list[Fold]:
+    """The folds of a protocol: ``k-fold``, or ``paper``, a single held-out split.
+
+    Raises:
+        OptionError: for another protocol, or too few images.
+    """
+    if protocol == "k-fold":
+        return outer_folds(recordings, n_folds, seed)
+    if protocol == "paper":
+        return held_out_split(recordings, seed)
+    raise OptionError(
+        "no such protocol", where="--protocol", expected="k-fold or paper", found=repr(protocol)
+    )

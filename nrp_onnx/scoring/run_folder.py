@@ -8,9 +8,10 @@ from nrp_onnx.errors import OutputError
 from nrp_onnx.files import sha256_of_json, write_json
 
 RUN_FILE, RESULT_FILE = "run.json", "result.json"
+PREDICTIONS_FILE, SITES_FILE = "predictions.parquet", "sites.csv"
 FINISHED = (
     *(RESULT_FILE, "head.onnx", "predictor.onnx", "scorer.onnx"),
-    *("predictions.parquet", "sites.csv"),
+    *(PREDICTIONS_FILE, SITES_FILE),
 )
 
 
