@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from ikpls.numpy import PLS
 
 from nrp_onnx.predictor.arc_cosine import arc_cosine
 from nrp_onnx.predictor.cores import map_on_cores
@@ -22,10 +21,10 @@ from nrp_onnx.predictor.joined_span import (
 from nrp_onnx.predictor.layer_span import LayerSpan, centred
 from nrp_onnx.predictor.linear_path import LinearPath
 from nrp_onnx.predictor.missing import response_patterns
+from nrp_onnx.predictor.pls import predict_pls
 from nrp_onnx.predictor.ridge import fit_ridge
 
 BASELINES = ("mean", "ols", "ridge", "pls", "kernel")
-PLS_COMPONENTS = 25
 
 Predictions = dict[str, np.ndarray]
 
@@ -61,6 +60,11 @@ def fit_baselines(
     for rows, sites in response_patterns(~np.isnan(y)):
         recorded = y[np.ix_(rows, sites)]
         predicted = dict.fromkeys(BASELINES, np.repeat(recorded.mean(0)[None], len(new), axis=0))
+        if path:
+            path.at_mean[sites], path.rates[np.ix_(new, sites)] = (
+                recorded.mean(0),
+                predicted["mean"],
+            )
         around = joined.around(train[rows]) if joined else None
         if around and path and around.products[np.ix_(train[rows], train[rows])].any():
             linear, kernel = map_on_cores(
@@ -73,8 +77,6 @@ def fit_baselines(
             predicted |= linear | kernel
         for name, rates in predicted.items():
             found[name][:, sites] = rates
-        if path:
-            path.rates[np.ix_(new, sites)] = predicted["ridge"]
     return Baselines(found, path)
 
 
@@ -93,7 +95,7 @@ def _fit_linear(
     return {
         "ols": least_squares(spectrum, y),
         "ridge": ridge.predict(spectrum),
-        "pls": pls(spectrum, y),
+        "pls": predict_pls(spectrum.coordinates, y, spectrum.new),
     }
 
 
@@ -110,12 +112,3 @@ def least_squares(spectrum: Spectrum, y: np.ndarray) -> np.ndarray:
     turned = spectrum.left.T @ (y - mean) / np.sqrt(spectrum.squares)[:, None]
     predicted: np.ndarray = spectrum.new @ turned + mean
     return predicted
-
-
-def pls(spectrum: Spectrum, y: np.ndarray) -> np.ndarray:
-    """Partial least squares, `PLS_COMPONENTS` components, all sites jointly, centred, not scaled."""
-    components = min(PLS_COMPONENTS, len(spectrum.squares))
-    model = PLS(algorithm=1, scale_X=False, scale_Y=False)
-    model.fit(spectrum.coordinates, y, components)
-    predicted: np.ndarray = model.predict(spectrum.new, n_components=components)
-    return predicted.reshape(len(spectrum.new), y.shape[1])

@@ -24,6 +24,8 @@ from nrp_onnx.predictor.layer_span import read_span
 from nrp_onnx.predictor.search_file import read_search
 from nrp_onnx.predictor.trial_record import TRIALS_FILE, TrialRecord
 from nrp_onnx.recordings import Recordings, open_recordings
+from nrp_onnx.scoring.brainscore import brainscore
+from nrp_onnx.scoring.ceilings import add_ceilings
 from nrp_onnx.scoring.choices import (
     choose_features,
     choose_folds,
@@ -35,7 +37,13 @@ from nrp_onnx.scoring.fitting import fit_folds, notes_on_layers
 from nrp_onnx.scoring.model_file import backbone_file
 from nrp_onnx.scoring.predictions import write_predictions
 from nrp_onnx.scoring.regions import score_regions
-from nrp_onnx.scoring.run_folder import PREDICTIONS_FILE, RESULT_FILE, claim_folder, run_fingerprint
+from nrp_onnx.scoring.run_folder import (
+    PREDICTIONS_FILE,
+    RESULT_FILE,
+    SITES_FILE,
+    claim_folder,
+    run_fingerprint,
+)
 from nrp_onnx.scoring.splits import PAPER_PARTS, VALIDATION_SHARE, stratification
 
 SCHEMA_VERSION = 1
@@ -156,6 +164,11 @@ def _score(
         notes.say(note)
     with _timed(timings, "scoring_s"):
         regions = score_regions(recordings, fits, folds, options.seed)
+        add_ceilings(regions, recordings, fits, folds, options.seed, folder / SITES_FILE)
+    with _timed(timings, "brainscore_s"):
+        differing = [x for x, n in zip(spans, fits.n_directions.values(), strict=True) if n]
+        for name, found in brainscore(differing, recordings, notes).items():
+            regions[name]["brainscore"] = found
     nrp_error = float(np.mean([region["nrp_error"]["value"] for region in regions.values()]))
     units = "z" if normalise == "zscore" else recordings.units
     with _timed(timings, "export_s"):
