@@ -26,9 +26,10 @@ from threadpoolctl import threadpool_limits
 
 from nrp_onnx.activations.layer_activations import LoadedLayer
 from nrp_onnx.predictor.arc_cosine import arc_cosine
-from nrp_onnx.predictor.baselines import fit_baselines, least_squares, pls
+from nrp_onnx.predictor.baselines import fit_baselines, least_squares
 from nrp_onnx.predictor.joined_span import join_layers, spectrum_of_products
 from nrp_onnx.predictor.layer_span import centred, read_span
+from nrp_onnx.predictor.pls import predict_pls
 from nrp_onnx.predictor.ridge import ALPHAS, fit_ridge
 
 
@@ -83,7 +84,9 @@ def main() -> None:
         "spectrum of a fold": spectrum,
         "least squares, given the spectrum": lambda: least_squares(of_images, y[train]),
         "ridge, given the spectrum": lambda: fit_ridge(of_images, y[train]).predict(of_images),
-        "PLS, given the spectrum": lambda: pls(of_images, y[train]),
+        "PLS, given the spectrum": lambda: predict_pls(
+            of_images.coordinates, y[train], of_images.new
+        ),
         "kernel ridge, from the Gram matrices": kernel,
         "scikit-learn LinearRegression": theirs(LinearRegression()),
         "scikit-learn RidgeCV, gcv_mode eigen": theirs(
