@@ -1,7 +1,7 @@
 """The figure of several runs side by side, and what keeps them from being compared."""
 
 from nrp_onnx.report.scored_run import ScoredRun
-from nrp_onnx.report.style import BASELINE, FLOOR, HEAD, NamedFigure, panel
+from nrp_onnx.report.style import BASELINE, FLOOR, HEAD, NamedFigure, panel, set_title
 
 _LONGEST_NAME = 24
 
@@ -54,7 +54,7 @@ def _of_region(runs: list[ScoredRun], region: str) -> NamedFigure:
         axes.plot([], [], "D", color=BASELINE, fillstyle="none", markersize=5, label="best baseline")
         axes.plot([], [], "|", color=FLOOR, markersize=9, markeredgewidth=2, label="noise floor")
         axes.legend(
-            loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0, handlelength=1.2,
+            loc="lower right", bbox_to_anchor=(1, 1), ncols=3, borderaxespad=0, handlelength=1.2,
             columnspacing=1.2,
         )  # fmt: skip
         axes.set_yticks(range(len(ordered)), [_label(run, several) for run in ordered])
@@ -64,7 +64,8 @@ def _of_region(runs: list[ScoredRun], region: str) -> NamedFigure:
         axes.spines["left"].set_visible(False)
         axes.locator_params(axis="x", nbins=5)
         units = ", ".join(dict.fromkeys(run.units for run in with_region))
-        axes.set_xlabel(f"{region}: mean absolute error ({units})")
+        axes.set_xlabel(f"mean absolute error ({units})")
+        set_title(axes, region)
     return NamedFigure(
         f"comparison-{region}",
         f"NRP-error of each run in {region} with its 95 % interval, the best of its baselines, and "

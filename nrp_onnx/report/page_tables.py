@@ -58,7 +58,7 @@ def predictors_table(run: ScoredRun) -> PageTable:
                 interval(numbers["mae_ci95"]),
             ]
             if explained:
-                row.append(number(numbers.get("explainable_removed"), ".1%"))
+                row.append(number(numbers.get("explainable_removed"), ".0%"))
             row += [number(numbers["r2"]), number(numbers["pearson_r"])]
             if compared:
                 row += _compared((found.get("comparisons") or {}).get(name))

@@ -21,7 +21,7 @@ def protocol_facts(run: ScoredRun) -> Facts:
     facts = [
         ("Split", f"{protocol['name']}, {_count(protocol['folds'], 'fold')} over the images"),
         ("Stratified on", stratified or "nothing"),
-        ("Validation", f"{protocol['validation_share']:.0%} of the training images, to choose and stop by"),
+        ("Validation", f"{100 * protocol['validation_share']:g} % of the training images, to choose and stop by"),
         ("Rates", scaling.get(protocol["normalise"], protocol["normalise"])),
         ("Search", f"{search['preset']}, {count:,} heads trained"),
         ("Intervals", protocol["interval"]),
@@ -39,7 +39,7 @@ def recordings_facts(run: ScoredRun) -> Facts:
         ("Stimuli", f"{kept['n_stimuli']:,}"),
         ("Sites", ", ".join(f"{found['n_sites']:,} {region}" for region, found in run.result["regions"].items())),
         ("Units", kept["units"]),
-        ("Missing", f"{kept['missing_share']:.2%} of the averaged responses"),
+        ("Missing", f"{100 * kept['missing_share']:.3g} % of the averaged responses"),
     ]  # fmt: skip
     for key, words in (("citation", "Citation"), ("licence", "Licence")):
         if kept.get(key):

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 
 from nrp_onnx.report.predictor_names import predictor_name
 from nrp_onnx.report.scored_run import ScoredRun
-from nrp_onnx.report.style import BASELINE, FLOOR, HEAD, MUTED, NamedFigure, panel
+from nrp_onnx.report.style import BASELINE, FLOOR, HEAD, MUTED, NamedFigure, panel, set_title
 
 
 def error_figure(run: ScoredRun, region: str) -> NamedFigure:
@@ -26,7 +26,7 @@ def error_figure(run: ScoredRun, region: str) -> NamedFigure:
                 textcoords="offset points", color=FLOOR, fontsize=8, va="bottom",
             )  # fmt: skip
         axes.set_xlabel(f"mean absolute error ({run.units})")
-        axes.set_title(f"{region}, {found['n_sites']} sites", pad=14)
+        set_title(axes, f"{region}, {found['n_sites']} sites")
     floor_words = "" if floor is None else "; the line is the error of a perfect predictor"
     return NamedFigure(
         f"errors-{region}",
@@ -49,7 +49,7 @@ def difference_figure(run: ScoredRun, region: str) -> NamedFigure | None:
             _interval(axes, row, paired["difference"], paired["ci95"], HEAD)
         _rows(axes, names)
         axes.set_xlabel(f"NRP head's error less the baseline's ({run.units})")
-        axes.set_title(f"{region}: NRP head against each baseline", pad=14)
+        set_title(axes, f"{region}: NRP head against each baseline")
         axes.text(0.0, 1.01, "◂ head errs less", transform=axes.transAxes, fontsize=8, color=MUTED)
         axes.text(1.0, 1.01, "head errs more ▸", transform=axes.transAxes, fontsize=8, color=MUTED, ha="right")  # fmt: skip
     return NamedFigure(

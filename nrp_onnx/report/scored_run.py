@@ -16,6 +16,7 @@ from nrp_onnx.scoring.predictions import REGIONS_KEY, SITES_KEY
 from nrp_onnx.scoring.run_folder import RESULT_FILE
 
 PREDICTIONS_FILE = "predictions.parquet"
+_LONGEST_UNITS = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,9 +70,11 @@ class ScoredRun:
 
     @property
     def units(self) -> str:
-        """Of the errors, in words."""
+        """Of the errors, in a few words: units that fill a line are named where there is room."""
         units: str = self.result["units"]
-        return "standard deviations" if units == "z" else units
+        if units == "z":
+            return "standard deviations"
+        return units if units != "unknown" and len(units) <= _LONGEST_UNITS else "recorded units"
 
     @cached_property
     def responses(self) -> Responses | None:

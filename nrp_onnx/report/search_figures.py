@@ -7,12 +7,12 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from nrp_onnx.report.scored_run import ScoredRun
-from nrp_onnx.report.style import BASELINE, HEAD, NamedFigure, panel
+from nrp_onnx.report.style import BASELINE, HEAD, NamedFigure, panel, set_title
 
 _MOST_CONFIGS = 16
 _WORDS = {
-    "l1": "L1", "l2": "L2", "learning_rate": "rate", "dropout": "dropout",
-    "weight_decay": "decay", "loss": "loss", "input_noise": "noise",
+    "learning_rate": "rate", "dropout": "dropout", "weight_decay": "decay", "loss": "loss",
+    "input_noise": "noise",
 }  # fmt: skip
 
 
@@ -23,10 +23,11 @@ def training_figure(run: ScoredRun) -> NamedFigure | None:
         return None
     best = {fold: min(trials, key=_error) for fold, trials in _by_fold(curves).items()}
     others = len(curves) > len(best)
+    faint = 0.6 if len(curves) <= 40 else 0.25
     with panel(2.9, simulated=run.simulated) as axes:
         for trial in curves:
             if trial is not best[trial["fold"]]:
-                axes.plot(_epochs(trial), trial["curve"], color=BASELINE, alpha=0.25, linewidth=0.7)
+                axes.plot(_epochs(trial), trial["curve"], color=BASELINE, alpha=faint, linewidth=0.7)
         for trial in best.values():
             axes.plot(_epochs(trial), trial["curve"], color=HEAD, linewidth=1.5)
             reached = int(trial["epochs"])
@@ -41,11 +42,11 @@ def training_figure(run: ScoredRun) -> NamedFigure | None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
         axes.plot([], [], color=HEAD, linewidth=1.5, marker="o", markersize=4, label="lowest of each fold")  # fmt: skip
         if others:
-            axes.plot([], [], color=BASELINE, alpha=0.5, linewidth=0.9, label="other heads")
+            axes.plot([], [], color=BASELINE, alpha=faint, linewidth=0.7, label="other heads")
         axes.legend(loc="upper right")
         axes.set_xlabel("epoch")
         axes.set_ylabel("validation error")
-        axes.set_title(f"Training of {len(curves):,} heads")
+        set_title(axes, f"Training of {len(curves):,} heads")
     return NamedFigure(
         "training",
         "Mean absolute error on the validation images, a part of the training images, after each "
@@ -64,10 +65,12 @@ def loss_figure(run: ScoredRun) -> NamedFigure | None:
             losses = min(trials, key=_error)["losses"]
             axes.plot(range(1, len(losses) + 1), losses, color=HEAD, linewidth=1.2, alpha=0.8)
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
         axes.set_xlabel("epoch")
         axes.set_ylabel("training loss")
-        axes.set_title("Loss of the lowest of each fold")
+        set_title(axes, "Loss of the lowest of each fold")
     return NamedFigure(
         "loss",
         "Loss on the images that the weights are fitted to, of the head with the lowest validation "
@@ -95,12 +98,12 @@ def search_figure(run: ScoredRun) -> NamedFigure | None:
         axes.tick_params(axis="y", length=0)
         axes.locator_params(axis="x", nbins=5)
         axes.set_xlabel("validation error")
-        of = f"the best {len(shown)} of {len(order):,}" if len(order) > len(shown) else f"{len(order)}"
-        axes.set_title(f"Search: {of} configurations")
+        of = f"the best {len(shown)} of " if len(order) > len(shown) else ""
+        set_title(axes, f"Search: {of}{len(order):,} configurations")
     return NamedFigure(
         "search",
         "Validation error of each configuration of the head: a dot for each fold, the bar is their "
-        "mean. The test images had no part in it.",
+        "mean. 64/128: units of NRP-L1, for each layer, and of NRP-L2. The test images had no part.",
         axes.figure,  # type: ignore[arg-type]
     )
 
@@ -134,7 +137,7 @@ def layers_figure(run: ScoredRun) -> NamedFigure | None:
         )  # fmt: skip
         axes.set_xlabel("layer, from the image inwards")
         axes.set_ylabel("validation error")
-        axes.set_title("Each layer alone")
+        set_title(axes, "Each layer alone")
     return NamedFigure(
         "layers",
         "Lowest validation error of heads that see one layer alone, by depth: a dot for each fold, "
@@ -164,13 +167,14 @@ def _by_config(trials: list[dict[str, Any]]) -> dict[tuple[Any, ...], list[dict[
     configs: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
     for trial in trials:
         if np.isfinite(_error(trial)):
-            key = (tuple(trial["layers"]), *(trial.get(name) for name in _WORDS))
+            key = (*_shape(trial), *(trial.get(name) for name in _WORDS))
             configs[key].append(trial)
     return configs
 
 
 def _config_labels(configs: list[dict[str, Any]], run: ScoredRun) -> list[str]:
     """What tells the configs apart, in a few words each."""
+    sizes_vary = len({_shape(config)[1:] for config in configs}) > 1
     varies = [name for name in _WORDS if len({config.get(name) for config in configs}) > 1]
     layers_vary = len({tuple(config["layers"]) for config in configs}) > 1
     n_layers = len(run.result["model"]["layers"])
@@ -183,11 +187,17 @@ def _config_labels(configs: list[dict[str, Any]], run: ScoredRun) -> list[str]:
                 parts.append("all layers")
             else:
                 parts.append(_short(layers[0]) if len(layers) == 1 else f"{len(layers)} layers")
+        if sizes_vary:
+            parts.append(f"{config['l1']}/{config['l2']}")
         for name in varies:
             value = config.get(name)
             parts.append(f"{_WORDS[name]} {value:g}" if isinstance(value, int | float) else f"{value}")  # fmt: skip
         labels.append(", ".join(parts))
     return labels
+
+
+def _shape(config: dict[str, Any]) -> tuple[tuple[str, ...], int, int]:
+    return tuple(config["layers"]), config["l1"], config["l2"]
 
 
 def _short(name: str) -> str:

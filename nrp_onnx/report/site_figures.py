@@ -5,7 +5,10 @@ import numpy as np
 from nrp_onnx.report.predictor_names import predictor_name
 from nrp_onnx.report.scored_run import Responses, ScoredRun
 from nrp_onnx.report.site_scores import site_errors
-from nrp_onnx.report.style import BASELINE, DENSITY, HEAD, MUTED, NamedFigure, panel
+from nrp_onnx.report.style import BASELINE, DENSITY, HEAD, MUTED, NamedFigure, panel, set_title
+
+#: Left, bottom, right and top of the axes in a site's small figure, as parts of it.
+_CARD_MARGINS = (0.2, 0.18, 0.97, 0.95)
 
 
 def density_figure(run: ScoredRun, responses: Responses, region: str) -> NamedFigure:
@@ -24,11 +27,10 @@ def density_figure(run: ScoredRun, responses: Responses, region: str) -> NamedFi
         )  # fmt: skip
         axes.plot([low, high], [low, high], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
         axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
-        unit = "standard deviations" if run.result["units"] == "z" else run.units
-        axes.set_xlabel(f"measured, less the site's mean ({unit})")
+        axes.set_xlabel(f"measured, less the site's mean ({run.units})")
         axes.set_ylabel("predicted, less the site's mean")
-        axes.set_title(f"{region}: predicted against measured")
-        bar = axes.figure.colorbar(cells, ax=axes, shrink=0.7, pad=0.02)
+        set_title(axes, f"{region}: predicted against measured")
+        bar = axes.figure.colorbar(cells, ax=axes, shrink=0.7, pad=0.02, format="{x:g}")
         bar.set_label("responses in a cell")
         bar.outline.set_visible(False)  # type: ignore[operator]
     return NamedFigure(
@@ -63,7 +65,7 @@ def sites_figure(run: ScoredRun, responses: Responses, region: str) -> NamedFigu
         axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
         axes.set_xlabel(f"error with {predictor_name(best)} ({run.units})", color=BASELINE)
         axes.set_ylabel(f"error with the NRP head ({run.units})", color=HEAD)
-        axes.set_title(f"{region}: the head errs less at {wins} of {n} sites")
+        set_title(axes, f"{region}: the head errs less at {wins} of {n} sites")
     return NamedFigure(
         f"sites-{region}",
         f"Mean absolute error of each site of {region} with the NRP head, against that with "
@@ -81,7 +83,7 @@ def site_figure(run: ScoredRun, responses: Responses, place: int) -> NamedFigure
     low, high = low - 0.04 * (high - low), high + 0.04 * (high - low)
     if low == high:
         low, high = low - 1, high + 1
-    with panel(2.3, width=2.3, simulated=run.simulated) as axes:
+    with panel(2.3, width=2.3, margins=_CARD_MARGINS, simulated=run.simulated) as axes:
         axes.plot([low, high], [low, high], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
         # As pixels: thousands of points weigh more as shapes, and the page holds a dozen of these.
         axes.plot(

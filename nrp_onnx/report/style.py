@@ -30,10 +30,9 @@ _STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "text.color": INK,
+    "axes.facecolor": "none",
     "axes.edgecolor": MUTED,
     "axes.labelcolor": INK,
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -68,22 +67,38 @@ class NamedFigure:
 
 
 @contextmanager
-def panel(height: float, *, simulated: bool, width: float = _WIDTH_INCHES) -> Iterator[Axes]:
+def panel(
+    height: float,
+    *,
+    simulated: bool,
+    width: float = _WIDTH_INCHES,
+    margins: tuple[float, float, float, float] | None = None,
+) -> Iterator[Axes]:
     """A figure of one panel in the style of the report; its figure is ``axes.figure``.
 
     Args:
         height, width: in inches; 4.4 wide is legible on a telephone.
         simulated: SIMULATED is then written across it.
+        margins: left, bottom, right and top of the axes; None fits them to the labels, which takes
+            as long as to draw the figure.
     """
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
+        figure = Figure(figsize=(width, height), layout=None if margins else "constrained")
         axes = figure.add_subplot()
+        if margins:
+            left, bottom, right, top = margins
+            figure.subplots_adjust(left, bottom, right, top)
         yield axes
         if simulated:
             figure.text(
-                0.5, 0.5, "SIMULATED", rotation=24, ha="center", va="center", color=MUTED, alpha=0.3,
-                fontsize=8.2 * width, fontweight="bold", zorder=10, in_layout=False,
+                0.5, 0.5, "SIMULATED", rotation=24, ha="center", va="center", color=MUTED, alpha=0.25,
+                fontsize=8.2 * min(width, 2.2 * height), fontweight="bold", zorder=10, in_layout=False,
             )  # fmt: skip
+
+
+def set_title(axes: Axes, text: str) -> None:
+    """Title a panel from the left edge of its figure, where there is most room."""
+    axes.figure.suptitle(text, x=0.01, ha="left", fontsize=10)  # type: ignore[union-attr]
 
 
 def inline_svg(named: NamedFigure, prefix: str) -> str:

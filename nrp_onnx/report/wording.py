@@ -30,7 +30,7 @@ def region_sentences(run: ScoredRun, region: str) -> list[str]:
         if mean > floor:
             share = (mean - score) / (mean - floor)
             sentences.append(
-                f"Of what lies between the two, {share:.0%} is predicted."
+                f"Of what lies between the two, {100 * share:.0f} % is predicted."
                 if share > 0
                 else "Of what lies between the two, nothing is predicted."
             )
