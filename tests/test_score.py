@@ -119,7 +119,7 @@ def test_a_killed_search_goes_on_where_it_was(
     model_path: Path, recordings_folder: Path, tmp_path: Path
 ) -> None:
     search = tmp_path / "mine.yaml"
-    search.write_text("layers: [all, each]\nmax_epochs: 400\npatience: 400\nsizes: [[16, 16]]\n")
+    search.write_text("layers: [all, each]\nmax_epochs: 120\npatience: 120\nsizes: [[16, 16]]\n")
     out = tmp_path / "out"
     given = (
         "score", str(model_path), "--recordings", str(recordings_folder), "-o", str(out),

@@ -13,8 +13,8 @@ from nrp_onnx.predictor.linear_path import LinearPath, fit_linear_path
 from nrp_onnx.predictor.nrp_predictor import NrpPredictor, mean_rates
 from nrp_onnx.predictor.search import SearchImages, search_head, with_heads
 from nrp_onnx.predictor.search_space import SearchSpace
-from nrp_onnx.predictor.trial_record import TrialRecord
 from nrp_onnx.predictor.training import train_heads
+from nrp_onnx.predictor.trial_record import TrialRecord
 
 
 def fit_predictor(
