@@ -1,13 +1,20 @@
 """Figures of the search: how the heads trained, how the configs fared, and each layer alone."""
 
 from collections import defaultdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 from matplotlib.ticker import MaxNLocator
 
-from nrp_onnx.report.scored_run import ScoredRun
+from nrp_onnx.report.run_words import is_simulated
 from nrp_onnx.report.style import BASELINE, HEAD, NamedFigure, panel, set_title
+from nrp_onnx.scoring.finished_run import FinishedRun
+from nrp_onnx.scoring.run_folder import TRIALS_FILE
+
+#: Rows of trials.parquet.
+Trials = list[dict[str, Any]]
 
 _MOST_CONFIGS = 16
 _WORDS = {
@@ -16,18 +23,27 @@ _WORDS = {
 }  # fmt: skip
 
 
-def training_figure(run: ScoredRun) -> NamedFigure | None:
+def read_trials(folder: Path) -> Trials:
+    """The trials of a run; none where it kept none."""
+    path = folder / TRIALS_FILE
+    trials: Trials = pq.read_table(path).to_pylist() if path.is_file() else []
+    return trials
+
+
+def training_figure(run: FinishedRun, trials: Trials) -> NamedFigure | None:
     """The validation error after each epoch of every head; None if no curves were kept."""
-    curves = [trial for trial in run.trials if trial.get("curve")]
+    curves = [trial for trial in trials if trial.get("curve")]
     if not curves:
         return None
-    best = {fold: min(trials, key=_error) for fold, trials in _by_fold(curves).items()}
+    best = {fold: min(heads, key=_error) for fold, heads in _by_fold(curves).items()}
     others = len(curves) > len(best)
     faint = 0.6 if len(curves) <= 40 else 0.25
-    with panel(2.9, simulated=run.simulated) as axes:
+    with panel(2.9, simulated=is_simulated(run)) as axes:
         for trial in curves:
             if trial is not best[trial["fold"]]:
-                axes.plot(_epochs(trial), trial["curve"], color=BASELINE, alpha=faint, linewidth=0.7)
+                axes.plot(
+                    _epochs(trial), trial["curve"], color=BASELINE, alpha=faint, linewidth=0.7
+                )
         for trial in best.values():
             axes.plot(_epochs(trial), trial["curve"], color=HEAD, linewidth=1.5)
             reached = int(trial["epochs"])
@@ -55,18 +71,20 @@ def training_figure(run: ScoredRun) -> NamedFigure | None:
     )
 
 
-def loss_figure(run: ScoredRun) -> NamedFigure | None:
+def loss_figure(run: FinishedRun, trials: Trials) -> NamedFigure | None:
     """The training loss of each epoch of the best head of each fold; None if none was kept."""
-    kept = [trial for trial in run.trials if trial.get("losses")]
+    kept = [trial for trial in trials if trial.get("losses")]
     if not kept:
         return None
-    with panel(2.9, simulated=run.simulated) as axes:
-        for trials in _by_fold(kept).values():
-            losses = min(trials, key=_error)["losses"]
+    with panel(2.9, simulated=is_simulated(run)) as axes:
+        for heads in _by_fold(kept).values():
+            losses = min(heads, key=_error)["losses"]
             axes.plot(range(1, len(losses) + 1), losses, color=HEAD, linewidth=1.2, alpha=0.8)
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
+        axes.yaxis.set_minor_formatter(
+            lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else ""
+        )
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
         axes.set_xlabel("epoch")
         axes.set_ylabel("training loss")
@@ -79,15 +97,15 @@ def loss_figure(run: ScoredRun) -> NamedFigure | None:
     )
 
 
-def search_figure(run: ScoredRun) -> NamedFigure | None:
+def search_figure(run: FinishedRun, trials: Trials) -> NamedFigure | None:
     """The validation error of each config in each fold, best config first."""
-    configs = _by_config(run.trials)
+    configs = _by_config(trials)
     if len(configs) < 2:
         return None
     order = sorted(configs, key=lambda config: float(np.mean([_error(t) for t in configs[config]])))
     shown = order[:_MOST_CONFIGS]
     labels = _config_labels([configs[config][0] for config in order], run)[: len(shown)]
-    with panel(0.9 + 0.24 * len(shown), simulated=run.simulated) as axes:
+    with panel(0.9 + 0.24 * len(shown), simulated=is_simulated(run)) as axes:
         for row, config in enumerate(shown):
             errors = [_error(trial) for trial in configs[config]]
             axes.plot(errors, [row] * len(errors), "o", color=BASELINE, alpha=0.45, markersize=4, markeredgewidth=0)  # fmt: skip
@@ -108,18 +126,18 @@ def search_figure(run: ScoredRun) -> NamedFigure | None:
     )
 
 
-def layers_figure(run: ScoredRun) -> NamedFigure | None:
+def layers_figure(run: FinishedRun, trials: Trials) -> NamedFigure | None:
     """The lowest validation error with each layer alone, over depth."""
     alone: dict[str, dict[int, float]] = defaultdict(dict)
     together: dict[int, float] = {}
     depth = [layer["name"] for layer in run.result["model"]["layers"]]
-    for trial in run.trials:
+    for trial in trials:
         kept = alone[trial["layers"][0]] if len(trial["layers"]) == 1 else together
         kept[trial["fold"]] = min(_error(trial), kept.get(trial["fold"], np.inf))
     names = [name for name in depth if name in alone]
     if len(names) < 2:
         return None
-    with panel(3.1, simulated=run.simulated) as axes:
+    with panel(3.1, simulated=is_simulated(run)) as axes:
         for place, name in enumerate(names):
             errors = list(alone[name].values())
             axes.plot([place] * len(errors), errors, "o", color=BASELINE, alpha=0.4, markersize=4, markeredgewidth=0)  # fmt: skip
@@ -155,16 +173,16 @@ def _epochs(trial: dict[str, Any]) -> range:
     return range(1, len(trial["curve"]) + 1)
 
 
-def _by_fold(trials: list[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:
-    folds: dict[int, list[dict[str, Any]]] = defaultdict(list)
+def _by_fold(trials: Trials) -> dict[int, Trials]:
+    folds: dict[int, Trials] = defaultdict(list)
     for trial in trials:
         folds[trial["fold"]].append(trial)
     return folds
 
 
-def _by_config(trials: list[dict[str, Any]]) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
+def _by_config(trials: Trials) -> dict[tuple[Any, ...], Trials]:
     """Trials of one config: all but fold and seed alike; those that gave no error are left out."""
-    configs: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
+    configs: dict[tuple[Any, ...], Trials] = defaultdict(list)
     for trial in trials:
         if np.isfinite(_error(trial)):
             key = (*_shape(trial), *(trial.get(name) for name in _WORDS))
@@ -172,7 +190,7 @@ def _by_config(trials: list[dict[str, Any]]) -> dict[tuple[Any, ...], list[dict[
     return configs
 
 
-def _config_labels(configs: list[dict[str, Any]], run: ScoredRun) -> list[str]:
+def _config_labels(configs: Trials, run: FinishedRun) -> list[str]:
     """What tells the configs apart, in a few words each."""
     sizes_vary = len({_shape(config)[1:] for config in configs}) > 1
     varies = [name for name in _WORDS if len({config.get(name) for config in configs}) > 1]

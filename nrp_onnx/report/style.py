@@ -26,7 +26,7 @@ _VARIABLES = {
 #: From a little to all of the head's colour: readable on white and on black.
 DENSITY = LinearSegmentedColormap.from_list("density", [to_rgba(HEAD, 0.12), to_rgba(HEAD, 1.0)])
 
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "text.color": INK,
@@ -98,7 +98,7 @@ def panel(
 
 def set_title(axes: Axes, text: str) -> None:
     """Title a panel from the left edge of its figure, where there is most room."""
-    axes.figure.suptitle(text, x=0.01, ha="left", fontsize=10)  # type: ignore[union-attr]
+    axes.figure.suptitle(text, x=0.01, ha="left", fontsize=10)
 
 
 def inline_svg(named: NamedFigure, prefix: str) -> str:

@@ -22,8 +22,10 @@ from nrp_onnx.files import write_json
 from nrp_onnx.notes import Notes
 from nrp_onnx.predictor.layer_span import read_span
 from nrp_onnx.predictor.search_file import read_search
-from nrp_onnx.predictor.trial_record import TRIALS_FILE, TrialRecord
+from nrp_onnx.predictor.trial_record import TrialRecord
 from nrp_onnx.recordings import Recordings, open_recordings
+from nrp_onnx.report.page import write_report
+from nrp_onnx.report.shown_images import keep_shown_images
 from nrp_onnx.scoring.choices import (
     choose_features,
     choose_folds,
@@ -35,7 +37,14 @@ from nrp_onnx.scoring.fitting import fit_folds, notes_on_layers
 from nrp_onnx.scoring.model_file import backbone_file
 from nrp_onnx.scoring.predictions import write_predictions
 from nrp_onnx.scoring.regions import score_regions
-from nrp_onnx.scoring.run_folder import PREDICTIONS_FILE, RESULT_FILE, claim_folder, run_fingerprint
+from nrp_onnx.scoring.run_folder import (
+    PREDICTIONS_FILE,
+    REPORT_FILE,
+    RESULT_FILE,
+    TRIALS_FILE,
+    claim_folder,
+    run_fingerprint,
+)
 from nrp_onnx.scoring.splits import PAPER_PARTS, VALIDATION_SHARE, stratification
 
 SCHEMA_VERSION = 1
@@ -58,6 +67,7 @@ class ScoreOptions:
     seed: int = 0
     device: str = "auto"
     overwrite: bool = False
+    report: bool = True
 
 
 def score(
@@ -132,6 +142,8 @@ def _score(
     held = claim_folder(folder, settings, options.overwrite)
     if held is not None:
         notes.say(f"{folder} holds this very run, finished: nothing is computed again")
+        if options.report and not (folder / REPORT_FILE).is_file():
+            write_report([folder], folder / REPORT_FILE)
         return {**held, "folder": str(folder)}
     if keep_model:
         shutil.copyfile(model, folder / "backbone.onnx")
@@ -244,6 +256,9 @@ def _score(
         "timings": timings,
     }
     write_json(folder / RESULT_FILE, result)
+    keep_shown_images(folder, recordings)
+    if options.report:
+        write_report([folder], folder / REPORT_FILE)
     return {**result, "folder": str(folder)}
 
 
