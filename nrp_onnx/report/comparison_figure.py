@@ -34,7 +34,7 @@ def _of_region(runs: list[FinishedRun], region: str) -> NamedFigure:
     ordered = sorted(
         with_region, key=lambda run: float(run.result["regions"][region]["nrp_error"]["value"])
     )
-    several = len({run.result["recordings"]["name"] for run in runs}) > 1
+    alike = len({model_name(run) for run in ordered}) < len(ordered)
     simulated = any(is_simulated(run) for run in with_region)
     with panel(1.2 + 0.34 * len(ordered), simulated=simulated) as axes:
         for row, run in enumerate(ordered):
@@ -62,14 +62,15 @@ def _of_region(runs: list[FinishedRun], region: str) -> NamedFigure:
             loc="lower right", bbox_to_anchor=(1, 1), ncols=3, borderaxespad=0, handlelength=1.2,
             columnspacing=1.2,
         )  # fmt: skip
-        axes.set_yticks(range(len(ordered)), [_label(run, several) for run in ordered])
+        axes.set_yticks(range(len(ordered)), [_label(run, alike) for run in ordered])
         axes.set_ylim(len(ordered) - 0.4, -0.6)
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.locator_params(axis="x", nbins=5)
-        units = ", ".join(dict.fromkeys(error_units(run) for run in with_region))
-        axes.set_xlabel(f"mean absolute error ({units})")
+        units = {error_units(run) for run in with_region}
+        words = units.pop() if len(units) == 1 else "units of each run"
+        axes.set_xlabel(f"mean absolute error ({words})")
         set_title(axes, region)
     return NamedFigure(
         f"comparison-{region}",
@@ -79,8 +80,9 @@ def _of_region(runs: list[FinishedRun], region: str) -> NamedFigure:
     )
 
 
-def _label(run: FinishedRun, with_recordings: bool) -> str:
-    name = model_name(run)
-    if len(name) > _LONGEST_NAME:
-        name = f"{name[: _LONGEST_NAME - 1]}…"
-    return f"{name}\n{run.result['recordings']['name']}" if with_recordings else name
+def _label(run: FinishedRun, with_folder: bool) -> str:
+    """The model, and where two runs have the same one also the folder."""
+    names = [model_name(run), *([run.folder.name] if with_folder else [])]
+    return "\n".join(
+        name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…" for name in names
+    )

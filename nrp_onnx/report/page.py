@@ -36,7 +36,6 @@ def write_report(folders: Sequence[Path], out: Path, figures: Path | None = None
             "table": comparison_table(runs),
             "figures": drawings(together, "runs"),
             "differ": differences_of_protocol(runs),
-            "n_simulated": sum(map(is_simulated, runs)),
         }
     environment = Environment(
         loader=PackageLoader("nrp_onnx.report"),

@@ -127,7 +127,8 @@ def layers_table(run: FinishedRun) -> PageTable:
 def comparison_table(runs: list[FinishedRun]) -> PageTable:
     """All runs side by side, lowest NRP-error first."""
     regions = list(dict.fromkeys(region for run in runs for region in run.result["regions"]))
-    headings = [("Model", False), ("Recordings", False), ("Parameters", True), ("NRP-error", True)]
+    headings = [("Model", False), ("Run", False), ("Recordings", False), ("Parameters", True)]
+    headings.append(("NRP-error", True))
     for region in regions:
         headings += [(region, True), (f"{region}, 95 % interval", True), (f"{region}, best baseline", True)]  # fmt: skip
     rows = []
@@ -136,6 +137,7 @@ def comparison_table(runs: list[FinishedRun]) -> PageTable:
         simulated = " (SIMULATED)" if is_simulated(run) else ""
         row = [
             Cell(model_name(run), strong=True),
+            Cell(run.folder.name),
             Cell(result["recordings"]["name"] + simulated),
             number(result["model"]["n_parameters"], ",d"),
             number(result["nrp_error"], strong=True),
@@ -149,10 +151,10 @@ def comparison_table(runs: list[FinishedRun]) -> PageTable:
 
 def _compared(paired: dict[str, Any] | None) -> list[Cell]:
     if paired is None:
-        return [Cell("")] * 3
+        return [Cell("")] * 2
+    difference, within = number(paired["difference"], "+.3f"), interval(paired["ci95"], "+.3f")
     return [
-        number(paired["difference"], "+.3f"),
-        interval(paired["ci95"], "+.3f"),
+        Cell(f"{difference.text} ({within.text})", difference.value),
         Cell(
             f"{paired['wins']} of {paired['n_sites']}", paired["wins"] / max(paired["n_sites"], 1)
         ),

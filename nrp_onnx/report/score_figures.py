@@ -49,7 +49,7 @@ def difference_figure(run: FinishedRun, region: str) -> NamedFigure | None:
             paired = comparisons[name]
             _interval(axes, row, paired["difference"], paired["ci95"], HEAD)
         _rows(axes, names)
-        axes.set_xlabel(f"NRP head's error less the baseline's ({error_units(run)})")
+        axes.set_xlabel(f"head's error less baseline's ({error_units(run)})")
         set_title(axes, f"{region}: NRP head against each baseline")
         axes.text(0.0, 1.01, "◂ head errs less", transform=axes.transAxes, fontsize=8, color=MUTED)
         axes.text(1.0, 1.01, "head errs more ▸", transform=axes.transAxes, fontsize=8, color=MUTED, ha="right")  # fmt: skip

@@ -9,7 +9,7 @@ from nrp_onnx.report.style import BASELINE, DENSITY, HEAD, MUTED, NamedFigure, p
 from nrp_onnx.scoring.finished_run import FinishedRun
 
 #: Left, bottom, right and top of the axes in a site's small figure, as parts of it.
-_CARD_MARGINS = (0.2, 0.18, 0.97, 0.95)
+_CARD_MARGINS = (0.25, 0.2, 0.96, 0.96)
 
 
 def density_figure(run: FinishedRun, region: str) -> NamedFigure:

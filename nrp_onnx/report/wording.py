@@ -70,5 +70,5 @@ def _against_the_best(found: dict[str, Any]) -> str:
     if high < 0:
         return f"The NRP head does better than {words}{wins}."
     if low > 0:
-        return f"The NRP head does worse than {words}: here its nonlinearity gains nothing."
+        return f"The NRP head does worse than {words}{wins}."
     return f"The NRP head is not shown to differ from {words}: the interval of their difference holds 0."
