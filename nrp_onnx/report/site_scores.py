@@ -31,7 +31,7 @@ class ShownSite:
 
 def site_errors(run: FinishedRun, predictor: str) -> np.ndarray:
     """Mean absolute error of each site in units of the score, float64 array (n_sites,)."""
-    errors = run.errors_of(predictor)
+    errors = run.absolute_errors(predictor)
     n = (~np.isnan(errors)).sum(axis=0)
     means = np.full(n.shape, np.nan)
     np.divide(np.nansum(errors, axis=0), n, out=means, where=n > 0)

@@ -14,6 +14,8 @@ from nrp_onnx.errors import RunError
 from nrp_onnx.scoring.predictions import REGIONS_KEY, SITES_KEY
 from nrp_onnx.scoring.run_folder import PREDICTIONS_FILE, RESULT_FILE
 
+_KEYS = (SITES_KEY, REGIONS_KEY)
+
 
 @dataclass(frozen=True, eq=False)
 class FinishedRun:
@@ -51,9 +53,13 @@ class FinishedRun:
     @cached_property
     def errors(self) -> np.ndarray:
         """Absolute errors of the NRP heads in units of the score, float64 (n_images, n_sites)."""
-        return self.errors_of("nrp")
+        return self.absolute_errors("nrp")
 
-    def errors_of(self, predictor: str) -> np.ndarray:
+    def errors_of(self, region: str) -> np.ndarray:
+        """The errors at the sites of a region, float64 (n_images, n_sites of the region)."""
+        return self.errors[:, self.sites_of(region)]
+
+    def absolute_errors(self, predictor: str) -> np.ndarray:
         """Absolute errors of a predictor in units of the score; NaN = not recorded."""
         errors: np.ndarray = np.abs(self.predicted[predictor] - self.recorded) / self.scale
         return errors
@@ -112,6 +118,3 @@ def read_run(folder: Path) -> FinishedRun:
         {name: predicted[held_out] for name, predicted in rates.items()},
         scale[held_out],
     )
-
-
-_KEYS = (SITES_KEY, REGIONS_KEY)
