@@ -22,8 +22,10 @@ from nrp_onnx.files import write_json
 from nrp_onnx.notes import Notes
 from nrp_onnx.predictor.layer_span import read_span
 from nrp_onnx.predictor.search_file import read_search
-from nrp_onnx.predictor.trial_record import TRIALS_FILE, TrialRecord
+from nrp_onnx.predictor.trial_record import TrialRecord
 from nrp_onnx.recordings import Recordings, open_recordings
+from nrp_onnx.report.page import write_report
+from nrp_onnx.report.shown_images import keep_shown_images
 from nrp_onnx.scoring.brainscore import brainscore
 from nrp_onnx.scoring.ceilings import add_ceilings
 from nrp_onnx.scoring.choices import (
@@ -39,8 +41,10 @@ from nrp_onnx.scoring.predictions import write_predictions
 from nrp_onnx.scoring.regions import score_regions
 from nrp_onnx.scoring.run_folder import (
     PREDICTIONS_FILE,
+    REPORT_FILE,
     RESULT_FILE,
     SITES_FILE,
+    TRIALS_FILE,
     claim_folder,
     run_fingerprint,
 )
@@ -66,6 +70,7 @@ class ScoreOptions:
     seed: int = 0
     device: str = "auto"
     overwrite: bool = False
+    report: bool = True
 
 
 def score(
@@ -140,6 +145,8 @@ def _score(
     held = claim_folder(folder, settings, options.overwrite)
     if held is not None:
         notes.say(f"{folder} holds this very run, finished: nothing is computed again")
+        if options.report and not (folder / REPORT_FILE).is_file():
+            write_report([folder], folder / REPORT_FILE)
         return {**held, "folder": str(folder)}
     if keep_model:
         shutil.copyfile(model, folder / "backbone.onnx")
@@ -257,6 +264,9 @@ def _score(
         "timings": timings,
     }
     write_json(folder / RESULT_FILE, result)
+    keep_shown_images(folder, recordings)
+    if options.report:
+        write_report([folder], folder / REPORT_FILE)
     return {**result, "folder": str(folder)}
 
 
