@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from nrp_onnx.cli_convert import convert_command
+from nrp_onnx.cli_prune import prune_command
 from nrp_onnx.cli_recordings import recordings_app
 from nrp_onnx.errors import NrpOnnxError
 
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 app.add_typer(recordings_app, name="recordings")
 app.command("convert")(convert_command)
+app.command("prune")(prune_command)
 
 Model = Annotated[Path, typer.Argument(help="An ONNX backbone.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]

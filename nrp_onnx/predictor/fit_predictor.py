@@ -104,8 +104,10 @@ def _refit(
 ) -> tuple[NrpHead, ...]:
     jobs = [Job(config, seed + place) for place in range(space.members)]
     # A learning rate that falls to 0 fits the whole course; a constant one ends at the best epoch.
-    plan = space.plan if space.plan.schedule == "cosine" else replace(
-        space.plan, max_epochs=max(best.epochs, 1)
+    plan = (
+        space.plan
+        if space.plan.schedule == "cosine"
+        else replace(space.plan, max_epochs=max(best.epochs, 1))
     )
     everyone = replace(images, fit=train, validation=None)
     return tuple(trained.head for trained in everyone.train(jobs, plan, advance))
