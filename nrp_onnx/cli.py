@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from nrp_onnx.cli_compare import compare_command
 from nrp_onnx.cli_convert import convert_command
 from nrp_onnx.cli_prune import prune_command
 from nrp_onnx.cli_recordings import recordings_app
@@ -24,6 +25,7 @@ app = typer.Typer(
 app.add_typer(recordings_app, name="recordings")
 app.command("convert")(convert_command)
 app.command("prune")(prune_command)
+app.command("compare")(compare_command)
 
 Model = Annotated[Path, typer.Argument(help="An ONNX backbone.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
@@ -52,6 +54,13 @@ def score(
             help="imagenet, tf, caffe, raw or a JSON file. [default: the model's, else imagenet]"
         ),
     ] = None,
+    visual_degrees: Annotated[
+        float | None,
+        typer.Option(
+            help="That the model sees; images are put on grey or cut to fit. "
+            "[default: those that the images filled]"
+        ),
+    ] = None,
     region: Annotated[
         list[str] | None, typer.Option(help="Only this region; may be repeated.")
     ] = None,
@@ -59,12 +68,15 @@ def score(
         str | None,
         typer.Option(help="zscore or none. [default: none if the rates are normalised already]"),
     ] = None,
-    search: Annotated[str, typer.Option(help="paper or quick.")] = "paper",
-    folds: Annotated[int, typer.Option(help="Outer folds over the images.")] = 5,
+    search: Annotated[str, typer.Option(help="paper, quick, or a YAML or JSON file.")] = "paper",
+    protocol: Annotated[
+        str, typer.Option(help="k-fold, or paper: a single fifth of the images is held out.")
+    ] = "k-fold",
+    folds: Annotated[int, typer.Option(help="Outer folds over the images, for k-fold.")] = 5,
     seed: Annotated[int, typer.Option(help="Of folds, weights and bootstrap.")] = 0,
     device: Device = "auto",
     overwrite: Annotated[
-        bool, typer.Option(help="Replace another run; activations that fit are kept.")
+        bool, typer.Option(help="Replace another run; activations and trials that fit are kept.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -80,9 +92,11 @@ def score(
         layers=layers,
         reduce=reduce,
         preprocess=preprocess,
+        visual_degrees=visual_degrees,
         regions=tuple(region or ()),
         normalise=normalise,
         search=search,
+        protocol=protocol,
         folds=folds,
         seed=seed,
         device=device,

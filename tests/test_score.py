@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -114,6 +115,48 @@ def test_a_second_run_does_nothing_again(
     assert_user_error(nrp_onnx(*given, "--search", "paper"), run_folder, "another run", "search")
 
 
+def test_a_killed_search_goes_on_where_it_was(
+    model_path: Path, recordings_folder: Path, tmp_path: Path
+) -> None:
+    search = tmp_path / "mine.yaml"
+    search.write_text("layers: [all, each]\nmax_epochs: 120\npatience: 120\nsizes: [[16, 16]]\n")
+    out = tmp_path / "out"
+    given = (
+        "score", str(model_path), "--recordings", str(recordings_folder), "-o", str(out),
+        "--search", str(search),
+    )  # fmt: skip
+    with subprocess.Popen(
+        [sys.executable, "-m", "nrp_onnx", *given], stderr=subprocess.DEVNULL
+    ) as process:
+        trials = out / "trials.parquet"
+        while not trials.exists() and process.poll() is None:
+            time.sleep(0.01)
+        process.kill()
+    before = pd.read_parquet(trials)
+    assert not (out / "result.json").exists()
+    stamp = time.time_ns()
+
+    run = nrp_onnx(*given, "--json")
+    assert run.returncode == 0, run.stderr
+    result = json.loads(run.stdout)
+    after = pd.read_parquet(trials)
+    n_trials = 5 * 2 * (1 + len(result["model"]["layers"]))
+    assert result["search"]["trials"] == {"file": "trials.parquet", "count": n_trials}
+    assert len(after) == n_trials > len(before) > 0
+    pd.testing.assert_frame_equal(after.head(len(before)), before)
+    assert stamp < trials.stat().st_mtime_ns
+    for fold, best in enumerate(result["search"]["best"]):
+        errors = after[after["fold"] == fold]["validation_mae"]
+        assert best["fold"] == fold
+        assert best["validation_mae"] == errors.min()
+    assert result["search"]["space"]["sizes"] == [[16, 16]]
+
+    # Another search in the file is another run; the same one is not.
+    assert "nothing is computed again" in nrp_onnx(*given).stderr
+    search.write_text("sizes: [[8, 8]]")
+    assert_user_error(nrp_onnx(*given), "another run", "search")
+
+
 def test_another_reduction_extracts_again(
     run_folder: Path, model_path: Path, recordings_folder: Path, tmp_path: Path
 ) -> None:
@@ -154,6 +197,7 @@ def test_bad_input_is_one_line(model_path: Path, recordings_folder: Path, tmp_pa
         ((model_path, *at, "--region", "IT"), ["--region", "of V4", "found IT"]),
         ((model_path, *at, "--reduce", "pool"), ["--reduce", "avgpool:K"]),
         ((model_path, *at, "--preprocess", "vgg"), ["--preprocess", "imagenet", "'vgg'"]),
+        ((model_path, *at, "--search", "papre"), ["--search", "paper, quick", "'papre'"]),
         ((model_path, *at, "--folds", "30"), ["--folds", "2 to 10"]),
         ((model_path, *at, "--device", "tpu"), ["--device", "auto, cpu or cuda"]),
         ((model_path, "--recordings", tmp_path / "no"), ["no such recordings"]),

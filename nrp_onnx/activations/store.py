@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 from nrp_onnx.errors import OutputError
 
 _KEY = b"nrp_onnx.activations"
+#: Of a row group, or one image where that is more: what a reader holds at a time.
+_GROUP_BYTES = 2**22
 
 
 def layer_path(folder: Path, layer_name: str) -> Path:
@@ -37,7 +39,7 @@ class LayerWriter:
         flat = pa.array(np.ascontiguousarray(activations, np.float32).ravel())
         lists = pa.FixedSizeListArray.from_arrays(flat, self.n_features)
         batch = pa.record_batch([pa.array(stimulus_ids, pa.string()), lists], schema=self._schema)
-        self._writer.write_batch(batch)
+        self._writer.write_batch(batch, max(1, _GROUP_BYTES // (4 * self.n_features)))
 
     def close(self) -> None:
         self._writer.close()
@@ -95,7 +97,9 @@ class StoredLayer:
         group = np.searchsorted(self._starts, rows, side="right") - 1
         with pq.ParquetFile(self._path) as file:
             for number in np.unique(group):
-                column = file.read_row_group(int(number), ["activation"])["activation"]
+                column = file.read_row_group(int(number), ["activation"], use_threads=False)[
+                    "activation"
+                ]
                 values = np.concatenate([chunk.flatten().to_numpy() for chunk in column.chunks])
                 positions = np.flatnonzero(group == number)
                 block = values.reshape(-1, self.shape[1])

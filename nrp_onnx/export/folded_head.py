@@ -48,13 +48,14 @@ class FoldedHead:
     out: Dense
 
 
-def used_layers(predictor: NrpPredictor, differing: Sequence[int]) -> list[int]:
-    """Places of the candidate layers that the exported head needs, in the order of its inputs.
+def used_layers(predictor: NrpPredictor, bases: Sequence[Basis]) -> list[int]:
+    """Places of the candidate layers that the exported head needs, in the order of its inputs."""
+    return sorted({*predictor.layers, *(_differing(bases) if predictor.linear else ())})
 
-    Args:
-        differing: those that the linear path sees.
-    """
-    return sorted({*predictor.layers, *(differing if predictor.linear else ())})
+
+def _differing(bases: Sequence[Basis]) -> list[int]:
+    """Places of the layers that the linear path sees."""
+    return [place for place, basis in enumerate(bases) if basis.n_directions]
 
 
 def fold_head(
@@ -78,9 +79,9 @@ def fold_head(
         {name: tensor.numpy().astype(np.float64) for name, tensor in head.state_dict().items()}
         for head in predictor.heads
     ]
-    differing = [place for place, basis in enumerate(bases) if basis.n_directions]
+    differing = _differing(bases)
     layers, at_mean = [], offset.astype(np.float64)
-    for place in used_layers(predictor, differing):
+    for place in used_layers(predictor, bases):
         x, basis = activations[place], bases[place]
         mean, l1, directions, linear = None, None, None, None
         if place in predictor.layers:

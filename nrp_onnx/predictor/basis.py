@@ -11,7 +11,7 @@ import numpy as np
 
 from nrp_onnx.activations.layer_activations import LayerActivations
 from nrp_onnx.predictor.eigenvectors import leading_eigenvectors
-from nrp_onnx.predictor.layer_span import LayerSpan, centred
+from nrp_onnx.predictor.layer_span import FEATURES_A_BLOCK, LayerSpan, centred
 
 #: Directions in which the training images spread less than this part of their length are rounding.
 _ROUNDING = 4 * float(np.finfo(np.float32).eps)
@@ -46,7 +46,8 @@ class Basis:
         """Weights on coordinates as weights on activations.
 
         The coordinates of x are (x - mean) V, so that ``weights`` on them are F = weights V^T on
-        x - mean. The activations are read once, a few images at a time.
+        x - mean. The activations are read once, a few images at a time; beside the result, memory
+        holds what `LayerActivations.blocks` gives at a time.
 
         Args:
             weights: float64 (units, r).
@@ -80,12 +81,16 @@ def weights_of_features(
     mean, folded = np.zeros(n_features), np.zeros((len(weights), n_features))
     for places, rows in activations.blocks():
         used = column[places] >= 0
-        rows = rows[used].astype(np.float64)
-        mean += rows.sum(axis=0)
-        folded += weights[:, column[places][used]] @ rows
+        for start in range(0, n_features, FEATURES_A_BLOCK):
+            block = slice(start, start + FEATURES_A_BLOCK)
+            some = rows[used, block].astype(np.float64)
+            mean[block] += some.sum(axis=0)
+            folded[:, block] += weights[:, column[places][used]] @ some
     mean /= len(train)
     # The weights of all images add up to 0, but for rounding, as the images are centred.
-    return folded - np.outer(weights.sum(axis=1), mean), mean
+    for unit, total in zip(folded, weights.sum(axis=1), strict=True):
+        unit -= total * mean
+    return folded, mean
 
 
 def fit_basis(

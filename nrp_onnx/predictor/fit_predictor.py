@@ -13,6 +13,7 @@ from nrp_onnx.predictor.linear_path import LinearPath, fit_linear_path
 from nrp_onnx.predictor.nrp_predictor import NrpPredictor, mean_rates
 from nrp_onnx.predictor.search import SearchImages, search_head, with_heads
 from nrp_onnx.predictor.search_space import SearchSpace
+from nrp_onnx.predictor.training import train_heads
 from nrp_onnx.predictor.trial_record import TrialRecord
 
 
@@ -109,5 +110,15 @@ def _refit(
         if space.plan.schedule == "cosine"
         else replace(space.plan, max_epochs=max(best.epochs, 1))
     )
-    everyone = replace(images, fit=train, validation=None)
-    return tuple(trained.head for trained in everyone.train(jobs, plan, advance))
+    refitted = train_heads(
+        images.inputs,
+        images.targets,
+        train,
+        None,
+        images.regions,
+        jobs,
+        plan,
+        advance,
+        images.device,
+    )
+    return tuple(trained.head for trained in refitted)

@@ -247,8 +247,12 @@ class HeadStack:
                 weights = g.w1[place][group.rows]
                 torch.bmm(part, x.expand(len(weights), *x.shape), out=weights)
 
-    def update(self) -> None:
-        """One step of AdamW with PyTorch's defaults, each head at its own learning rate and decay."""
+    def update(self, part: float = 1.0) -> None:
+        """One step of AdamW with PyTorch's defaults, each head at its own learning rate and decay.
+
+        Args:
+            part: of the learning rates, by which this step goes.
+        """
         self._step += 1
         for group in self._updates:
             adamw(
@@ -262,7 +266,7 @@ class HeadStack:
                 amsgrad=False,
                 beta1=0.9,
                 beta2=0.999,
-                lr=group.learning_rate,
+                lr=part * group.learning_rate,
                 weight_decay=group.weight_decay,
                 eps=1e-8,
                 maximize=False,

@@ -1,5 +1,6 @@
 """What is trained: a point of the search with a seed, how long, and what comes out."""
 
+import math
 from dataclasses import dataclass
 
 from nrp_onnx.predictor.head import NrpHead
@@ -41,12 +42,24 @@ class TrainingPlan:
         batch_size: images of a minibatch.
         halving: successive halving: after 1/16, 1/8, 1/4 and 1/2 of the epochs, the worse half of
             the heads that still train is ended.
+        max_steps: epochs end with the one in which so many minibatches are reached; None: no limit.
+        schedule: of the learning rates: ``constant``, or ``cosine``, which takes them to 0 over the
+            whole course (Loshchilov & Hutter 2017, without restarts).
     """
 
     max_epochs: int = 100
     patience: int = 10
     batch_size: int = 64
     halving: bool = False
+    max_steps: int | None = None
+    schedule: str = "constant"
+
+    def epochs(self, n_images: int) -> int:
+        """How many epochs there are at most on so many images."""
+        if self.max_steps is None:
+            return self.max_epochs
+        steps_an_epoch = math.ceil(n_images / self.batch_size)
+        return min(self.max_epochs, math.ceil(self.max_steps / steps_an_epoch))
 
 
 @dataclass(frozen=True)
@@ -58,21 +71,27 @@ class Job:
 
 
 @dataclass(frozen=True)
-class TrainedHead:
-    """A head at its best epoch.
+class Trial:
+    """How a job went.
 
     Attributes:
-        validation_mae: mean over regions, in the targets' units; NaN without validation images, and
-            infinite for a head whose error never was a number: it is left as it began.
-        epochs: its best epoch; the last without validation images.
+        validation_mae: of the best epoch: mean over regions, in the targets' units; NaN without
+            validation images, and infinite where no epoch's error was a number.
+        epochs: the best epoch; the last without validation images.
         curve: validation MAE after each epoch; empty without validation images.
         losses: training loss of each epoch, while its minibatches passed.
     """
 
-    head: NrpHead
     config: HeadConfig
     seed: int
     validation_mae: float
     epochs: int
     curve: tuple[float, ...]
     losses: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class TrainedHead(Trial):
+    """A trial with its head, at the best epoch; as it began where no error was a number."""
+
+    head: NrpHead

@@ -42,8 +42,9 @@ def read_span(
 ) -> LayerSpan:
     """Read a layer once and take its inner products.
 
-    At most 24 n^2 + 16 n ``block`` bytes are held, and three times what `LayerActivations.blocks`
-    gives at a time; the scratch file takes 4 n D bytes on disk.
+    Memory holds at most 24 n^2 + 16 n ``block`` bytes, and 16 times a row group of a stored layer
+    (4 MiB, or one image where that is more) for Parquet's decoder: nothing grows with n D. The
+    scratch file takes 4 n D bytes on disk.
 
     Args:
         scratch: the folder of the scratch file, which is gone afterwards; None: the system's.

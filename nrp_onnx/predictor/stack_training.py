@@ -143,13 +143,13 @@ class StackTraining:
         for row in rows:
             member = self._members[row]
             ended[member.place] = TrainedHead(
-                self._shape.head(self._best[row]),
-                member.job.config,
-                member.job.seed,
-                member.best,
-                member.best_epoch,
-                tuple(member.curve),
-                tuple(member.losses),
+                config=member.job.config,
+                seed=member.job.seed,
+                validation_mae=member.best,
+                epochs=member.best_epoch,
+                curve=tuple(member.curve),
+                losses=tuple(member.losses),
+                head=self._shape.head(self._best[row]),
             )
         kept = sorted(set(range(len(self._members))) - set(rows))
         self._members = [self._members[row] for row in kept]
@@ -168,7 +168,8 @@ class StackTraining:
             company.streams.minibatches(len(data.fit_targets), self._plan.batch_size)
             for company in self._companies
         ]
-        for batches in zip(*orders, strict=True):
+        n_steps = math.ceil(len(data.fit_targets) / self._plan.batch_size)
+        for step, batches in enumerate(zip(*orders, strict=True)):
             groups = [
                 self._group(company, batch)
                 for company, batch in zip(self._companies, batches, strict=True)
@@ -183,9 +184,15 @@ class StackTraining:
             total += self._loss(error).sum(dim=(1, 2))
             slope = self._slope(error).mul_(weight[:, None, None])
             self._stack.backward(groups, found, slope, dropout)
-            self._stack.update()
+            self._stack.update(self._part(self._epoch - 1 + step / n_steps))
         losses: list[float] = (total / data.fit_there.sum().clamp(min=1)).tolist()
         return losses
+
+    def _part(self, epochs: float) -> float:
+        """Of the learning rates, after so many epochs."""
+        if self._plan.schedule == "constant":
+            return 1.0
+        return (1 + math.cos(math.pi * epochs / self._plan.max_epochs)) / 2
 
     def _group(self, company: _Company, batch: Tensor) -> Group:
         inputs = [self._data.fit_inputs[place].index_select(0, batch) for place in self._layers]

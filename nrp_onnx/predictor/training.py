@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -56,6 +57,7 @@ def train_heads(
     Returns:
         A head on the CPU for each job, in their order.
     """
+    plan = replace(plan, max_epochs=plan.epochs(len(fit)), max_steps=None)
     data = TrainingData.of(inputs, targets, fit, validation, regions, device)
     stop = threading.Event()
     stacks = [

@@ -10,27 +10,40 @@ def mean_absolute_error(errors: np.ndarray) -> float:
     return float(np.nanmean(np.abs(errors)))
 
 
-def bootstrap_interval(
-    errors: np.ndarray, seed: int, n_resamples: int = 2000, level: float = 0.95
-) -> tuple[float, float]:
-    """Percentile interval of the mean absolute error over resampled images and sites.
-
-    Both images and sites are drawn with replacement, independently (a two-way, or pigeonhole,
-    bootstrap: Owen 2007), since the score is to hold for other images and other sites.
+def bootstrap_interval(errors: np.ndarray, seed: int) -> tuple[float, float]:
+    """95 % interval of the mean absolute error over resampled images and sites.
 
     Args:
         errors: float array (n_images, n_sites), NaN = not recorded.
     """
+    return percentile_interval(bootstrap_means(np.abs(errors), seed))
+
+
+def bootstrap_means(values: np.ndarray, seed: int, n_resamples: int = 2000) -> np.ndarray:
+    """Means of ``values`` over resampled images and sites, float64 array (n_resamples,).
+
+    Both images and sites are drawn with replacement, independently (a two-way, or pigeonhole,
+    bootstrap: Owen 2007), since the score is to hold for other images and other sites. The same seed
+    draws the same images whatever the sites are, so that means of several regions belong together.
+
+    Args:
+        values: float array (n_images, n_sites), NaN = not recorded.
+    """
     rng = np.random.default_rng(seed)
-    n_images, n_sites = errors.shape
-    there = (~np.isnan(errors)).astype(np.float64)
-    absolute = np.nan_to_num(np.abs(errors))
+    n_images, n_sites = values.shape
+    there = (~np.isnan(values)).astype(np.float64)
     images = rng.multinomial(n_images, np.full(n_images, 1 / n_images), n_resamples)
     sites = rng.multinomial(n_sites, np.full(n_sites, 1 / n_sites), n_resamples)
-    sums = ((images @ absolute) * sites).sum(axis=1)
+    sums = ((images @ np.nan_to_num(values)) * sites).sum(axis=1)
     counts = ((images @ there) * sites).sum(axis=1)
+    means: np.ndarray = sums / np.maximum(counts, 1)
+    return means
+
+
+def percentile_interval(means: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """The percentile interval of what a bootstrap gave."""
     tail = (1 - level) / 2
-    low, high = np.quantile(sums / np.maximum(counts, 1), [tail, 1 - tail])
+    low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)
 
 

@@ -8,7 +8,8 @@ from nrp_onnx.errors import OutputError
 from nrp_onnx.files import sha256_of_json, write_json
 
 RUN_FILE, RESULT_FILE = "run.json", "result.json"
-FINISHED = (RESULT_FILE, "head.onnx", "predictor.onnx", "scorer.onnx", "predictions.parquet")
+PREDICTIONS_FILE = "predictions.parquet"
+FINISHED = (RESULT_FILE, "head.onnx", "predictor.onnx", "scorer.onnx", PREDICTIONS_FILE)
 
 
 def claim_folder(folder: Path, settings: dict[str, Any], overwrite: bool) -> dict[str, Any] | None:

@@ -16,9 +16,9 @@ from nrp_onnx.errors import OptionError
 from nrp_onnx.notes import Notes
 from nrp_onnx.progress import progress_bar
 from nrp_onnx.recordings import Recordings, open_recordings
+from nrp_onnx.recordings.types import STRATIFY_ON
 from nrp_onnx.report.table import print_table, score_table
 from nrp_onnx.scoring.pipeline import ScoreOptions, score
-from nrp_onnx.scoring.splits import STRATIFY_ON
 
 _WIDTHS = (16, 32, 64, 96)
 _EPOCHS = 16
