@@ -2,13 +2,14 @@
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgba
 from matplotlib.figure import Figure
@@ -28,11 +29,9 @@ DENSITY = LinearSegmentedColormap.from_list("density", [to_rgba(HEAD, 0.12), to_
 
 _STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
-    "font.size": 9,
     "text.color": INK,
     "axes.edgecolor": MUTED,
     "axes.labelcolor": INK,
-    "axes.titlesize": 10,
     "axes.titlelocation": "left",
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -47,14 +46,13 @@ _STYLE: dict[str, Any] = {
     "xtick.major.size": 3,
     "ytick.major.size": 3,
     "legend.frameon": False,
-    "legend.fontsize": 8,
     # Text stays text: it takes the font of the page, is found by a search, and is read aloud.
     "svg.fonttype": "none",
     "svg.hashsalt": "nrp_onnx",
     "pdf.fonttype": 42,
     "savefig.facecolor": "none",
 }
-_WIDTH_INCHES = 4.4
+_WIDTH_INCHES, _POINTS = 4.4, 9.0
 _DPI = 200
 
 
@@ -75,15 +73,40 @@ def panel(height: float, *, simulated: bool, width: float = _WIDTH_INCHES) -> It
         height, width: in inches; 4.4 wide is legible on a telephone.
         simulated: SIMULATED is then written across it.
     """
-    with mpl.rc_context(_STYLE):
+    with panels(1, 1, height, width, simulated=simulated) as axes:
+        yield axes[0, 0]
+
+
+@contextmanager
+def panels(
+    rows: int,
+    columns: int,
+    height: float,
+    width: float,
+    *,
+    simulated: bool,
+    points: float = _POINTS,
+    **options: Any,
+) -> Iterator[np.ndarray]:
+    """A figure of several panels, array of Axes (rows, columns); otherwise as `panel`.
+
+    Args:
+        points: the size of the text.
+        options: of `matplotlib.figure.Figure.subplots`.
+    """
+    sizes = {"font.size": points, "axes.titlesize": points + 1, "legend.fontsize": points - 1}
+    with mpl.rc_context(_STYLE | sizes):
         figure = Figure(figsize=(width, height), layout="constrained")
-        axes = figure.add_subplot()
+        axes = figure.subplots(rows, columns, squeeze=False, **options)
         yield axes
         if simulated:
-            figure.text(
-                0.5, 0.5, "SIMULATED", rotation=24, ha="center", va="center", color=MUTED, alpha=0.3,
-                fontsize=8.2 * width, fontweight="bold", zorder=10, in_layout=False,
-            )  # fmt: skip
+            size = 8.2 * min(width / columns, 1.6 * height / rows)
+            for shown in axes.flat:
+                shown.text(
+                    0.5, 0.5, "SIMULATED", rotation=24, ha="center", va="center", color=MUTED,
+                    alpha=0.25, fontsize=size, fontweight="bold", zorder=10, in_layout=False,
+                    transform=shown.transAxes,
+                )  # fmt: skip
 
 
 def inline_svg(named: NamedFigure, prefix: str) -> str:
@@ -116,12 +139,17 @@ def inline_svg(named: NamedFigure, prefix: str) -> str:
 
 def save_figure(named: NamedFigure, folder: Path, prefix: str) -> None:
     """Write PREFIX-NAME.pdf and .png into ``folder``, on white."""
-    for ending in ("pdf", "png"):
+    write_figure(named.figure, folder / f"{prefix}-{named.name}", ("pdf", "png"))
+
+
+def write_figure(figure: Figure, stem: Path, endings: Sequence[str]) -> None:
+    """Write STEM.ENDING for each of ``pdf``, ``png``, ``svg``, on white, the same bytes each time."""
+    undated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
+    for ending in endings:
         with (
-            whole_file(folder / f"{prefix}-{named.name}.{ending}") as part,
+            whole_file(stem.with_name(f"{stem.name}.{ending}")) as part,
             mpl.rc_context(_STYLE),
         ):
-            metadata = {"CreationDate": None} if ending == "pdf" else None
-            named.figure.savefig(
-                part, format=ending, dpi=_DPI, facecolor="white", metadata=metadata
+            figure.savefig(
+                part, format=ending, dpi=_DPI, facecolor="white", metadata=undated.get(ending)
             )

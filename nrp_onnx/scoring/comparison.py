@@ -41,10 +41,8 @@ def compare_runs(folders: Sequence[Path], seed: int = 0) -> dict[str, Any]:
     runs = [read_run(folder) for folder in folders]
     for other in runs[1:]:
         _check_alike(runs[0], other)
-    columns = {
-        name: np.flatnonzero(np.array(runs[0].regions) == name) for name in runs[0].region_names
-    }
-    found = {run.folder: _of_regions(run, columns, seed) for run in runs}
+    columns = _sites_of_regions(runs[0])
+    found = {run.folder: resampled_errors(run, seed) for run in runs}
     means = {folder: np.mean([m for _, m in of.values()], axis=0) for folder, of in found.items()}
     values = {folder: float(np.mean([v for v, _ in of.values()])) for folder, of in found.items()}
     runs.sort(key=lambda run: values[run.folder])
@@ -97,17 +95,24 @@ def compare_runs(folders: Sequence[Path], seed: int = 0) -> dict[str, Any]:
     }
 
 
-def _of_regions(
-    run: FinishedRun, columns: dict[str, np.ndarray], seed: int
-) -> dict[str, tuple[float, np.ndarray]]:
-    """The NRP-error of each region, and what it is in every resample."""
+def resampled_errors(run: FinishedRun, seed: int) -> dict[str, tuple[float, np.ndarray]]:
+    """For each region its NRP-error, and what it is in every resample, float64 (2000,).
+
+    With one seed, the resamples of all regions of all runs on the same recordings belong together:
+    the mean over regions and the difference of two runs have the percentile intervals of theirs.
+    """
     return {
         name: (
             mean_absolute_error(run.errors[:, sites]),
             bootstrap_means(run.errors[:, sites], seed),
         )
-        for name, sites in columns.items()
+        for name, sites in _sites_of_regions(run).items()
     }
+
+
+def _sites_of_regions(run: FinishedRun) -> dict[str, np.ndarray]:
+    regions = np.array(run.regions)
+    return {name: np.flatnonzero(regions == name) for name in run.region_names}
 
 
 def _check_alike(run: FinishedRun, other: FinishedRun) -> None:
