@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
-from nrp_onnx.report.point_labels import label_points
+from nrp_onnx.report.point_labels import Bar, label_points
 from nrp_onnx.report.study_figures import (
     PANEL_HEIGHT,
     PANEL_WIDTH,
@@ -87,9 +87,13 @@ def _against_linear(study: Mapping[str, Any]) -> NamedFigure:
             panel.axline((xs[0], xs[0]), slope=1, color=MUTED, linewidth=0.9, linestyle=":")
             panel.set_title(region)
             label_errors(panel.xaxis, study["units"])
-            names = list(zip(xs, [of["ols"]["mae"] for of in found], _names(records), strict=True))
-            label_points(panel, names, [((x, y), (x, y)) for x, y in others])
-        label_errors(axes[0, 0].yaxis, study["units"], "error of linear regression")
+            ys = [of["ols"]["mae"] for of in found]
+            names = list(zip(xs, ys, _names(records), strict=True))
+            bars = _crosses(
+                xs, ys, [of["ci95"] for of in found], [of["ols"]["ci95"] for of in found]
+            )
+            label_points(panel, names, [*bars, *(((x, y), (x, y)) for x, y in others)])
+        label_errors(axes[0, 0].yaxis, study["units"], "linear error")
         handles, labels = axes[0, 0].get_legend_handles_labels()
         axes[0, 0].figure.legend(handles, labels, loc="outside upper left", ncols=2)
     return NamedFigure(
@@ -114,9 +118,7 @@ def _region_against_region(study: Mapping[str, Any], first: str, second: str) ->
         panel.margins(_MARGIN)
         label_errors(panel.xaxis, study["units"], f"{first}: NRP-error")
         label_errors(panel.yaxis, study["units"], f"{second}: NRP-error")
-        across = [(of["ci95"], (y, y)) for of, y in zip(one, ys, strict=True)]
-        up = [((x, x), of["ci95"]) for of, x in zip(two, xs, strict=True)]
-        bars = [((x0, y0), (x1, y1)) for (x0, x1), (y0, y1) in [*across, *up]]
+        bars = _crosses(xs, ys, [of["ci95"] for of in one], [of["ci95"] for of in two])
         label_points(panel, list(zip(xs, ys, _names(records), strict=True)), bars)
     named = "figure_2c" if (first, second) == ("V4", "IT") else f"figure_2c-{first}-{second}"
     return NamedFigure(
@@ -131,6 +133,16 @@ def _limit(panel: Axes, xs: list[float], ys: list[float]) -> None:
     for values, limit in ((xs, panel.set_xlim), (ys, panel.set_ylim)):
         reach = max(max(values) - min(values), 1e-3)
         limit(min(values) - 0.25 * reach, max(values) + 0.25 * reach)
+
+
+def _crosses(
+    xs: list[float], ys: list[float], across: list[list[float]], up: list[list[float]]
+) -> list[Bar]:
+    """The intervals of points along both axes, as bars that names keep clear of."""
+    bars: list[Bar] = []
+    for x, y, (left, right), (low, high) in zip(xs, ys, across, up, strict=True):
+        bars += [((left, y), (right, y)), ((x, low), (x, high))]
+    return bars
 
 
 def _names(records: list[dict[str, Any]]) -> list[str]:
