@@ -13,6 +13,7 @@ from nrp_onnx.cli_compare import compare_command
 from nrp_onnx.cli_convert import convert_command
 from nrp_onnx.cli_prune import prune_command
 from nrp_onnx.cli_recordings import recordings_app
+from nrp_onnx.cli_study import study_app
 from nrp_onnx.errors import NrpOnnxError
 
 app = typer.Typer(
@@ -23,6 +24,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(recordings_app, name="recordings")
+app.add_typer(study_app, name="study")
 app.command("convert")(convert_command)
 app.command("prune")(prune_command)
 app.command("compare")(compare_command)

@@ -1,6 +1,7 @@
 """Runs on the same recordings beside each other: paired differences, and ranks with intervals."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -38,81 +39,81 @@ def compare_runs(folders: Sequence[Path], seed: int = 0) -> dict[str, Any]:
             expected="two or more folders of runs, each once",
             found=", ".join(map(str, folders)),
         )
-    runs = [read_run(folder) for folder in folders]
+    runs = [_Scored.of(read_run(folder), seed) for folder in folders]
     for other in runs[1:]:
-        _check_alike(runs[0], other)
-    columns = _sites_of_regions(runs[0])
-    found = {run.folder: resampled_errors(run, seed) for run in runs}
-    means = {folder: np.mean([m for _, m in of.values()], axis=0) for folder, of in found.items()}
-    values = {folder: float(np.mean([v for v, _ in of.values()])) for folder, of in found.items()}
-    runs.sort(key=lambda run: values[run.folder])
+        _check_alike(runs[0].run, other.run)
+    runs.sort(key=lambda scored: scored.value)
+    resampled = np.stack([scored.means for scored in runs])
     # Ranks in every resample; runs that are equal share the better rank.
-    resampled = np.stack([means[run.folder] for run in runs])
     ranks = 1 + (resampled[None] < resampled[:, None]).sum(axis=1)
-    listed = []
-    for run, of_resamples in zip(runs, ranks, strict=True):
-        low, high = np.quantile(of_resamples, [0.025, 0.975], method="inverted_cdf")
-        listed.append(
-            {
-                "folder": str(run.folder),
-                "model": run.result["model"]["file"],
-                "rank": 1 + sum(values[other.folder] < values[run.folder] for other in runs),
-                "rank_ci95": [int(low), int(high)],
-                "nrp_error": values[run.folder],
-                "ci95": list(percentile_interval(means[run.folder])),
-                "regions": {
-                    name: {"value": region, "ci95": list(percentile_interval(of))}
-                    for name, (region, of) in found[run.folder].items()
-                },
-            }
-        )
-    pairs = []
-    for first, second in combinations(runs, 2):
-        regions = {
-            name: compare_errors(first.errors[:, sites], second.errors[:, sites], seed)
-            for name, sites in columns.items()
-        }
-        apart = means[first.folder] - means[second.folder]
-        pairs.append(
-            {
-                "first": str(first.folder),
-                "second": str(second.folder),
-                "difference": values[first.folder] - values[second.folder],
-                "ci95": list(percentile_interval(apart)),
-                "wins": sum(region["wins"] for region in regions.values()),
-                "n_sites": sum(region["n_sites"] for region in regions.values()),
-                "regions": regions,
-            }
-        )
-    about = runs[0].result["recordings"]
+    result = runs[0].run.result
     return {
-        "recordings": {key: about[key] for key in ("name", "simulated", "fingerprint")},
-        "units": runs[0].result["units"],
-        "n_images": len(runs[0].stimulus_ids),
+        "recordings": {key: result["recordings"][key] for key in _FACTS},
+        "units": result["units"],
+        "n_images": len(runs[0].run.stimulus_ids),
         "seed": seed,
-        "runs": listed,
-        "pairs": pairs,
+        "runs": [
+            {"rank": 1 + sum(other.value < scored.value for other in runs), **scored.record(of)}
+            for scored, of in zip(runs, ranks, strict=True)
+        ],
+        "pairs": [_pair(first, second, seed) for first, second in combinations(runs, 2)],
     }
 
 
-def resampled_errors(run: FinishedRun, seed: int) -> dict[str, tuple[float, np.ndarray]]:
-    """For each region its NRP-error, and what it is in every resample, float64 (2000,).
+_FACTS = ("name", "simulated", "fingerprint")
 
-    With one seed, the resamples of all regions of all runs on the same recordings belong together:
-    the mean over regions and the difference of two runs have the percentile intervals of theirs.
-    """
-    return {
-        name: (
-            mean_absolute_error(run.errors[:, sites]),
-            bootstrap_means(run.errors[:, sites], seed),
+
+@dataclass(frozen=True, eq=False)
+class _Scored:
+    """A run with its NRP-error and that of each region: the value, and what it is in each resample."""
+
+    run: FinishedRun
+    value: float
+    means: np.ndarray
+    regions: dict[str, tuple[float, np.ndarray]]
+
+    @classmethod
+    def of(cls, run: FinishedRun, seed: int) -> "_Scored":
+        regions = {}
+        for name in run.region_names:
+            errors = run.errors_of(name)
+            regions[name] = mean_absolute_error(errors), bootstrap_means(errors, seed)
+        return cls(
+            run,
+            float(np.mean([value for value, _ in regions.values()])),
+            np.mean([means for _, means in regions.values()], axis=0),
+            regions,
         )
-        for name, sites in _sites_of_regions(run).items()
+
+    def record(self, ranks: np.ndarray) -> dict[str, Any]:
+        low, high = np.quantile(ranks, [0.025, 0.975], method="inverted_cdf")
+        return {
+            "rank_ci95": [int(low), int(high)],
+            "folder": str(self.run.folder),
+            "model": self.run.result["model"]["file"],
+            "nrp_error": self.value,
+            "ci95": list(percentile_interval(self.means)),
+            "regions": {
+                name: {"value": value, "ci95": list(percentile_interval(means))}
+                for name, (value, means) in self.regions.items()
+            },
+        }
+
+
+def _pair(first: _Scored, second: _Scored, seed: int) -> dict[str, Any]:
+    regions = {
+        name: compare_errors(first.run.errors_of(name), second.run.errors_of(name), seed)
+        for name in first.run.region_names
     }
-
-
-def _sites_of_regions(run: FinishedRun) -> dict[str, np.ndarray]:
-    regions = np.array(run.regions)
-    return {name: np.flatnonzero(regions == name) for name in run.region_names}
+    return {
+        "first": str(first.run.folder),
+        "second": str(second.run.folder),
+        "difference": first.value - second.value,
+        "ci95": list(percentile_interval(first.means - second.means)),
+        "wins": sum(region["wins"] for region in regions.values()),
+        "n_sites": sum(region["n_sites"] for region in regions.values()),
+        "regions": regions,
+    }
 
 
 def _check_alike(run: FinishedRun, other: FinishedRun) -> None:

@@ -13,6 +13,9 @@ from nrp_onnx.errors import RunError
 from nrp_onnx.scoring.predictions import REGIONS_KEY, SITES_KEY
 from nrp_onnx.scoring.run_folder import PREDICTIONS_FILE, RESULT_FILE
 
+_KEYS = (SITES_KEY, REGIONS_KEY)
+_RATES = ("recorded", "nrp")
+
 
 @dataclass(frozen=True, eq=False)
 class FinishedRun:
@@ -37,6 +40,10 @@ class FinishedRun:
     def region_names(self) -> tuple[str, ...]:
         """The regions, in the order in which their first sites come."""
         return tuple(dict.fromkeys(self.regions))
+
+    def errors_of(self, region: str) -> np.ndarray:
+        """The errors at the sites of a region, float64 (n_images, n_sites of the region)."""
+        return self.errors[:, [name == region for name in self.regions]]
 
 
 def read_run(folder: Path) -> FinishedRun:
@@ -85,7 +92,3 @@ def read_run(folder: Path) -> FinishedRun:
         tuple(facts[REGIONS_KEY]),
         errors[held_out],
     )
-
-
-_KEYS = (SITES_KEY, REGIONS_KEY)
-_RATES = ("recorded", "nrp")

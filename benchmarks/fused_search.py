@@ -1,0 +1,259 @@
+"""How much sooner a search ends when its heads train side by side than one by one in PyTorch.
+
+Usage: python benchmarks/fused_search.py [--epochs 2] [--repeats 3]
+
+24 kinds of head with 3 seeds each, on 2,560 simulated images, 5 layers of 1,024 features, 168 sites.
+One by one means nn.Linear, autograd and torch.optim.Adam, with the number of threads and the kind of
+Adam that are fastest. The sides take turns, and the best turn of each counts. The last ratio is of
+whole searches: raw features one by one, against 256 directions of each layer and successive halving;
+it counts the fits of the directions, and takes the epochs that each head needs one by one from
+`train_heads`, which computes the same.
+"""
+
+import argparse
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import product
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nrp_onnx.activations.layer_activations import LoadedLayer
+from nrp_onnx.predictor.basis import fit_basis
+from nrp_onnx.predictor.cores import map_on_cores
+from nrp_onnx.predictor.job import HeadConfig, Job, TrainedHead, TrainingPlan
+from nrp_onnx.predictor.layer_span import read_span
+from nrp_onnx.predictor.training import train_heads
+
+N_IMAGES, N_FIT, N_LAYERS, N_FEATURES, N_SITES = 2560, 2048, 5, 1024, 168
+MAX_EPOCHS, PATIENCE, DIRECTIONS = 100, 10, 256
+LAYERS = tuple(range(N_LAYERS))
+CONFIGS = [
+    HeadConfig(LAYERS, l1, l2, rate, dropout, decay)
+    for (l1, l2), rate, dropout, decay in product(
+        ((32, 64), (64, 128)), (1e-3, 5e-4, 2e-4), (0.0, 0.3), (0.0, 1e-2)
+    )
+]
+SEEDS = range(3)
+JOBS = [Job(config, seed) for config in CONFIGS for seed in SEEDS]
+FIT, VALIDATION = torch.arange(N_FIT), torch.arange(N_FIT, N_IMAGES)
+
+
+def simulate() -> tuple[list[Tensor], Tensor]:
+    """Rectified mixtures of 200 latent numbers of falling variance, and sites that depend on them."""
+    rng = torch.Generator().manual_seed(0)
+    latent = torch.randn(N_IMAGES, 200, generator=rng) * torch.arange(1, 201) ** -0.5
+    inputs = []
+    for _ in LAYERS:
+        mixed = latent @ torch.randn(200, N_FEATURES, generator=rng)
+        x = torch.relu(mixed + 0.5 * torch.randn(N_IMAGES, N_FEATURES, generator=rng))
+        x -= x[FIT].mean(dim=0)
+        inputs.append(x / x[FIT].square().mean().sqrt())
+    rates = torch.relu(latent[:, :60] @ torch.randn(60, N_SITES, generator=rng))
+    rates += torch.randn(N_IMAGES, N_SITES, generator=rng)
+    return inputs, (rates - rates[FIT].mean(dim=0)) / rates[FIT].std(dim=0)
+
+
+class Head(nn.Module):
+    """The NRP network as one writes it in PyTorch."""
+
+    def __init__(self, config: HeadConfig) -> None:
+        super().__init__()
+        self.l1 = nn.ModuleList(nn.Linear(N_FEATURES, config.l1) for _ in LAYERS)
+        self.l2 = nn.Linear(N_LAYERS * config.l1, config.l2)
+        self.out = nn.Linear(config.l2, N_SITES)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, inputs: list[Tensor]) -> Tensor:
+        """Rates (batch, sites)."""
+        local = [torch.relu(layer(x)) for layer, x in zip(self.l1, inputs, strict=True)]
+        hidden = torch.relu(self.l2(self.dropout(torch.cat(local, dim=1))))
+        rates: Tensor = self.out(self.dropout(hidden))
+        return rates
+
+
+def train_one_by_one(
+    inputs: list[Tensor], targets: Tensor, jobs: list[Job], epochs: int, fused: bool
+) -> None:
+    """A plain loop: each head by itself, judged after every epoch."""
+    x_fit, y_fit = [x[FIT] for x in inputs], targets[FIT]
+    x_validation, y_validation = [x[VALIDATION] for x in inputs], targets[VALIDATION]
+    for job in jobs:
+        torch.manual_seed(job.seed)
+        head, config = Head(job.config), job.config
+        kind = torch.optim.AdamW if config.weight_decay else torch.optim.Adam
+        optimiser = kind(
+            head.parameters(),
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            fused=fused,
+        )
+        for _ in range(epochs):
+            head.train()
+            for batch in torch.randperm(N_FIT).split(64):
+                optimiser.zero_grad()
+                F.mse_loss(head([x[batch] for x in x_fit]), y_fit[batch]).backward()
+                optimiser.step()
+            head.eval()
+            with torch.no_grad():
+                (head(x_validation) - y_validation).abs().mean().item()
+
+
+def train_side_by_side(
+    inputs: list[Tensor], targets: Tensor, jobs: list[Job], plan: TrainingPlan
+) -> list[TrainedHead]:
+    """The same by `train_heads`."""
+    regions = [torch.arange(N_SITES)]
+    return train_heads(inputs, targets, FIT, VALIDATION, regions, jobs, plan, lambda _: None)
+
+
+def seconds(function: Callable[[], object]) -> float:
+    """How long a call takes."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+@contextmanager
+def torch_threads(number: int) -> Iterator[None]:
+    """Let PyTorch use so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@dataclass
+class Side:
+    """One way to train: milliseconds a head and epoch, in its best turn."""
+
+    name: str
+    threads: int
+    run: Callable[[], object]
+    n_head_epochs: int
+    best: float = float("inf")
+
+    def turn(self) -> None:
+        """Run once."""
+        with torch_threads(self.threads):
+            self.best = min(self.best, 1e3 * seconds(self.run) / self.n_head_epochs)
+
+
+def equal_epochs(epochs: int, repeats: int) -> dict[str, Side]:
+    """Both sides on the same inputs for the same epochs."""
+    inputs, targets = simulate()
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    # Each kind of head once: one by one, three seeds of a head take three times as long.
+    once = [job for job in JOBS if job.seed == 0]
+    sides = {}
+    for fused in (False, True):
+        probes = [
+            Side("", n, lambda f=fused: train_one_by_one(inputs, targets, once[-1:], 1, f), 1)
+            for n in sorted({1, cores})
+        ]
+        for probe in probes * 2:
+            probe.turn()
+        threads = min(probes, key=lambda probe: probe.best).threads
+        sides["fused Adam" if fused else "Adam"] = Side(
+            f"one by one, Adam{'(fused=True)' if fused else ''}",
+            threads,
+            lambda f=fused: train_one_by_one(inputs, targets, once, epochs, f),
+            epochs * len(once),
+        )
+    plan = TrainingPlan(epochs, epochs)
+    for threads in sorted({1, cores}):
+        sides[f"stacks {threads}"] = Side(
+            "side by side",
+            threads,
+            lambda: train_side_by_side(inputs, targets, JOBS, plan),
+            epochs * len(JOBS),
+        )
+    for _ in range(repeats):
+        for side in sides.values():
+            side.turn()
+    return sides
+
+
+@dataclass
+class WholeSearch:
+    """Two searches to the end: what they chose, and what they took."""
+
+    chosen_raw: float
+    chosen_span: float
+    epochs_raw: int
+    epochs_span: int
+    seconds_span: float
+    seconds_directions: float
+
+
+def whole_searches() -> WholeSearch:
+    """The search on raw features with early stopping, and ours with directions and halving."""
+    inputs, targets = simulate()
+    plan = TrainingPlan(MAX_EPOCHS, PATIENCE)
+    raw = train_side_by_side(inputs, targets, JOBS, plan)
+    start = time.perf_counter()
+    spans = map_on_cores(read_span, [LoadedLayer(x.numpy()) for x in inputs])
+    bases = map_on_cores(partial(fit_basis, train=FIT.numpy(), most=DIRECTIONS), spans)
+    coordinates = [torch.from_numpy(basis.coordinates) for basis in bases]
+    directions = time.perf_counter() - start
+    ours = train_side_by_side(coordinates, targets, JOBS, replace(plan, halving=True))
+    return WholeSearch(
+        min(trial.validation_mae for trial in raw),
+        min(trial.validation_mae for trial in ours),
+        sum(len(trial.curve) for trial in raw),
+        sum(len(trial.curve) for trial in ours),
+        time.perf_counter() - start,
+        directions,
+    )
+
+
+def main() -> None:
+    """Measure and print two Markdown tables, ratios first."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3)
+    given = parser.parse_args()
+    sides = equal_epochs(given.epochs, given.repeats)
+    plain, plain_fused, *stacks = sides.values()
+    ours, alone = stacks[-1], stacks[0]
+    found = whole_searches()
+    # Three seeds of a head take three times as long as one, one by one.
+    seconds_raw = found.epochs_raw * plain.best / 1e3
+    print(
+        f"\n{len(CONFIGS)} kinds of head x {len(SEEDS)} seeds; {N_IMAGES} images, {N_LAYERS} layers "
+    )
+    print(f"of {N_FEATURES} features, {N_SITES} sites; {_machine()}\n")
+    print("| one by one in PyTorch / side by side | ratio |\n|---|---|")
+    print(f"| equal epochs | {plain.best / ours.best:.2f} |")
+    print(f"| equal epochs, Adam(fused=True) | {plain_fused.best / ours.best:.2f} |")
+    print(f"| equal epochs, side by side on one core | {plain.best / alone.best:.2f} |")
+    print(
+        f"| whole search, {DIRECTIONS} directions, halving | {seconds_raw / found.seconds_span:.2f} |"
+    )
+    print("\n| side | threads | ms a head and epoch |\n|---|---|---|")
+    for side in sides.values():
+        print(f"| {side.name} | {side.threads} | {side.best:.1f} |")
+    print(
+        "\n| whole search | chosen validation MAE | epochs of all heads | seconds |\n|---|---|---|---|"
+    )
+    print(f"| one by one | {found.chosen_raw:.4f} | {found.epochs_raw} | {seconds_raw:.0f} |")
+    print(f"| side by side | {found.chosen_span:.4f} | {found.epochs_span} ", end="")
+    print(f"| {found.seconds_span:.1f}, of it directions {found.seconds_directions:.1f} |")
+
+
+def _machine() -> str:
+    return f"{platform.machine()}, {os.cpu_count()} cores, PyTorch {torch.__version__}"
+
+
+if __name__ == "__main__":
+    main()
