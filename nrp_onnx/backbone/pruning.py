@@ -9,7 +9,6 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import onnx
@@ -21,8 +20,6 @@ from nrp_onnx.backbone.layer_table import SOURCE_KEY
 from nrp_onnx.backbone.model import read_onnx, simplified
 from nrp_onnx.backbone.model_files import save_model
 from nrp_onnx.errors import ModelError, OptionError
-
-Scope = Literal["global", "layer"]
 
 #: Operators with weights, and the places of their inputs that can hold them.
 _WEIGHT_INPUTS = {"Conv": (1,), "Gemm": (0, 1), "MatMul": (0, 1)}
@@ -58,7 +55,7 @@ def prune_model(
     model: Path,
     out: Path,
     sparsity: float,
-    scope: Scope = "global",
+    scope: str = "global",
     random_seed: int | None = None,
 ) -> Pruning:
     """Write a copy of a model in which a share of the weights is zero.
@@ -70,10 +67,11 @@ def prune_model(
 
     Args:
         sparsity: from 0 to 1, the share of all weights, or of each layer's.
+        scope: ``global`` or ``layer``.
         random_seed: drop random weights instead, drawn from this seed.
 
     Raises:
-        OptionError: if the sparsity is no share, or ``out`` is the model itself.
+        OptionError: if there is no such scope, the sparsity is no share, or ``out`` is the model itself.
         ModelError: if the model cannot be read or has no floating-point weights.
     """
     if not 0 <= sparsity <= 1:

@@ -49,13 +49,9 @@ def _of_region(runs: list[ScoredRun], region: str) -> NamedFigure:
             if baselines:
                 axes.plot(min(baselines), row, "D", color=BASELINE, markersize=5, fillstyle="none")
             if found["noise_floor"] is not None:
-                axes.plot(
-                    found["noise_floor"], row, "|", color=FLOOR, markersize=13, markeredgewidth=2
-                )
+                axes.plot(found["noise_floor"], row, "|", color=FLOOR, markersize=13, markeredgewidth=2)
         axes.plot([], [], "o-", color=HEAD, label="NRP head")
-        axes.plot(
-            [], [], "D", color=BASELINE, fillstyle="none", markersize=5, label="best baseline"
-        )
+        axes.plot([], [], "D", color=BASELINE, fillstyle="none", markersize=5, label="best baseline")
         axes.plot([], [], "|", color=FLOOR, markersize=9, markeredgewidth=2, label="noise floor")
         axes.legend(
             loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0, handlelength=1.2,

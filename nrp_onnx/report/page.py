@@ -44,7 +44,9 @@ REPORT_FILE = "report.html"
 _SITES_EACH, _FEW_REGIONS = 3, 3
 
 
-def write_report(folders: Sequence[Path], out: Path, figures: Path | None = None) -> None:
+def write_report(
+    folders: Sequence[Path], out: Path, figures: Path | None = None
+) -> None:
     """Write the report of one run, or of several with their comparison.
 
     Args:

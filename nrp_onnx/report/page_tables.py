@@ -46,11 +46,7 @@ def predictors_table(run: ScoredRun) -> PageTable:
     compared = any(found.get("comparisons") for found in regions.values())
     headings = [("Region", False), ("Predictor", False), ("Error", True), ("95 % interval", True)]
     headings += [("Explained", True)] * explained + [("R²", True), ("r", True)]
-    headings += [
-        ("Head less it", True),
-        ("95 % interval", True),
-        ("Head better at", True),
-    ] * compared
+    headings += [("Head less it", True), ("95 % interval", True), ("Head better at", True)] * compared
     rows = []
     for region, found in regions.items():
         for name, numbers in found["predictors"].items():
@@ -80,9 +76,7 @@ def chosen_heads_table(run: ScoredRun) -> PageTable | None:
     best = run.result["search"].get("best") or []
     if not best:
         return None
-    shares = [
-        region for region in run.result["regions"] if region in (best[0].get("linear_share") or {})
-    ]
+    shares = [region for region in run.result["regions"] if region in (best[0].get("linear_share") or {})]
     headings = [("Fold", True), ("Layers", False), ("L1", True), ("L2", True)]
     headings += [("Learning rate", True), ("Validation error", True), ("Epoch", True)]
     headings += [(f"Linear share, {region}", True) for region in shares]
@@ -152,9 +146,7 @@ def _compared(paired: dict[str, Any] | None) -> list[Cell]:
     return [
         number(paired["difference"], "+.3f"),
         interval(paired["ci95"], "+.3f"),
-        Cell(
-            f"{paired['wins']} of {paired['n_sites']}", paired["wins"] / max(paired["n_sites"], 1)
-        ),
+        Cell(f"{paired['wins']} of {paired['n_sites']}", paired["wins"] / max(paired["n_sites"], 1)),
     ]
 
 

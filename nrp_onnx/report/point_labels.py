@@ -32,7 +32,7 @@ def label_points(
     Args:
         bars: lines along an axis (from, to), each (x, y), such as intervals.
     """
-    figure = axes.figure
+    figure = axes.get_figure(root=True)
     assert figure is not None
     figure.draw_without_rendering()  # the layout decides where points are
     scale = figure.dpi / 72
@@ -61,6 +61,7 @@ def label_points(
             left = (boxes[:, :2] < frame[:2]).any(axis=1) | (boxes[:, 2:] > frame[2:]).any(axis=1)
             cost = tried[:, 2] + _COVERS_BAR * _covered(boxes, lines)
             cost += _COVERS_NAME * (_covered(boxes, names) + _covered(boxes, obstacles) + left)
+            cost += _COVERS_BAR * _crossed(place[i], tried[:, :2], obstacles[others])
             chosen[i] = tried[int(np.argmin(cost))]
     for text, (x, y, distance), of in zip(texts, chosen, size, strict=True):
         text.set_position((float(x), float(y)))
@@ -97,6 +98,15 @@ def _bar_boxes(axes: Axes, bars: Sequence[Bar], scale: float) -> np.ndarray:
     ends = axes.transData.transform(np.array(bars, float).reshape(-1, 2)).reshape(-1, 2, 2) / scale
     low, high = ends.min(axis=1) - _BAR, ends.max(axis=1) + _BAR
     return np.concatenate([low, high], axis=1)
+
+
+def _crossed(point: np.ndarray, offsets: np.ndarray, obstacles: np.ndarray) -> np.ndarray:
+    """How many obstacles lie between a point and each place of its name, int array (n,)."""
+    steps = np.linspace(0, 1, 12)[:, None, None]
+    along = point + steps * offsets
+    inside = (along[:, :, None] > obstacles[:, :2]) & (along[:, :, None] < obstacles[:, 2:])
+    crossed: np.ndarray = inside.all(axis=3).any(axis=0).sum(axis=1)
+    return crossed
 
 
 def _covered(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:

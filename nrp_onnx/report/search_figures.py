@@ -95,11 +95,7 @@ def search_figure(run: ScoredRun) -> NamedFigure | None:
         axes.tick_params(axis="y", length=0)
         axes.locator_params(axis="x", nbins=5)
         axes.set_xlabel("validation error")
-        of = (
-            f"the best {len(shown)} of {len(order):,}"
-            if len(order) > len(shown)
-            else f"{len(order)}"
-        )
+        of = f"the best {len(shown)} of {len(order):,}" if len(order) > len(shown) else f"{len(order)}"
         axes.set_title(f"Search: {of} configurations")
     return NamedFigure(
         "search",

@@ -2,14 +2,13 @@
 
 import io
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgba
 from matplotlib.figure import Figure
@@ -27,12 +26,13 @@ _VARIABLES = {
 #: From a little to all of the head's colour: readable on white and on black.
 DENSITY = LinearSegmentedColormap.from_list("density", [to_rgba(HEAD, 0.12), to_rgba(HEAD, 1.0)])
 
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "font.family": "DejaVu Sans",
+    "font.size": 9,
     "text.color": INK,
+    "axes.facecolor": "none",
     "axes.edgecolor": MUTED,
     "axes.labelcolor": INK,
-    "axes.titlelocation": "left",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -46,13 +46,14 @@ _STYLE: dict[str, Any] = {
     "xtick.major.size": 3,
     "ytick.major.size": 3,
     "legend.frameon": False,
+    "legend.fontsize": 8,
     # Text stays text: it takes the font of the page, is found by a search, and is read aloud.
     "svg.fonttype": "none",
     "svg.hashsalt": "nrp_onnx",
     "pdf.fonttype": 42,
     "savefig.facecolor": "none",
 }
-_WIDTH_INCHES, _POINTS = 4.4, 9.0
+_WIDTH_INCHES = 4.4
 _DPI = 200
 
 
@@ -66,47 +67,38 @@ class NamedFigure:
 
 
 @contextmanager
-def panel(height: float, *, simulated: bool, width: float = _WIDTH_INCHES) -> Iterator[Axes]:
+def panel(
+    height: float,
+    *,
+    simulated: bool,
+    width: float = _WIDTH_INCHES,
+    margins: tuple[float, float, float, float] | None = None,
+) -> Iterator[Axes]:
     """A figure of one panel in the style of the report; its figure is ``axes.figure``.
 
     Args:
         height, width: in inches; 4.4 wide is legible on a telephone.
         simulated: SIMULATED is then written across it.
+        margins: left, bottom, right and top of the axes; None fits them to the labels, which takes
+            as long as to draw the figure.
     """
-    with panels(1, 1, height, width, simulated=simulated) as axes:
-        yield axes[0, 0]
-
-
-@contextmanager
-def panels(
-    rows: int,
-    columns: int,
-    height: float,
-    width: float,
-    *,
-    simulated: bool,
-    points: float = _POINTS,
-    **options: Any,
-) -> Iterator[np.ndarray]:
-    """A figure of several panels, array of Axes (rows, columns); otherwise as `panel`.
-
-    Args:
-        points: the size of the text.
-        options: of `matplotlib.figure.Figure.subplots`.
-    """
-    sizes = {"font.size": points, "axes.titlesize": points + 1, "legend.fontsize": points - 1}
-    with mpl.rc_context(_STYLE | sizes):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        axes = figure.subplots(rows, columns, squeeze=False, **options)
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(width, height), layout=None if margins else "constrained")
+        axes = figure.add_subplot()
+        if margins:
+            left, bottom, right, top = margins
+            figure.subplots_adjust(left, bottom, right, top)
         yield axes
         if simulated:
-            size = 8.2 * min(width / columns, 1.6 * height / rows)
-            for shown in axes.flat:
-                shown.text(
-                    0.5, 0.5, "SIMULATED", rotation=24, ha="center", va="center", color=MUTED,
-                    alpha=0.25, fontsize=size, fontweight="bold", zorder=10, in_layout=False,
-                    transform=shown.transAxes,
-                )  # fmt: skip
+            figure.text(
+                0.5, 0.5, "SIMULATED", rotation=24, ha="center", va="center", color=MUTED, alpha=0.25,
+                fontsize=8.2 * min(width, 2.2 * height), fontweight="bold", zorder=10, in_layout=False,
+            )  # fmt: skip
+
+
+def set_title(axes: Axes, text: str) -> None:
+    """Title a panel from the left edge of its figure, where there is most room."""
+    axes.figure.suptitle(text, x=0.01, ha="left", fontsize=10)
 
 
 def inline_svg(named: NamedFigure, prefix: str) -> str:
@@ -139,17 +131,21 @@ def inline_svg(named: NamedFigure, prefix: str) -> str:
 
 def save_figure(named: NamedFigure, folder: Path, prefix: str) -> None:
     """Write PREFIX-NAME.pdf and .png into ``folder``, on white."""
-    write_figure(named.figure, folder / f"{prefix}-{named.name}", ("pdf", "png"))
-
-
-def write_figure(figure: Figure, stem: Path, endings: Sequence[str]) -> None:
-    """Write STEM.ENDING for each of ``pdf``, ``png``, ``svg``, on white, the same bytes each time."""
-    undated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
-    for ending in endings:
+    for ending in ("pdf", "png"):
         with (
-            whole_file(stem.with_name(f"{stem.name}.{ending}")) as part,
+            whole_file(folder / f"{prefix}-{named.name}.{ending}") as part,
             mpl.rc_context(_STYLE),
         ):
-            figure.savefig(
-                part, format=ending, dpi=_DPI, facecolor="white", metadata=undated.get(ending)
+            metadata = {"CreationDate": None} if ending == "pdf" else None
+            named.figure.savefig(
+                part, format=ending, dpi=_DPI, facecolor="white", metadata=metadata
             )
+
+
+def styled(**changes: Any) -> AbstractContextManager[None]:
+    """The style of the report, with changes, for what is drawn or written in the block.
+
+    Args:
+        changes: of matplotlib's rcParams, with ``_`` for dots.
+    """
+    return mpl.rc_context(_STYLE | {key.replace("_", "."): to for key, to in changes.items()})

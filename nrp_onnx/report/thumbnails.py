@@ -16,7 +16,9 @@ THUMBNAILS_FILE = "report_images.parquet"
 _PIXELS = 112
 
 
-def write_thumbnails(folder: Path, stimulus_ids: Iterable[str], paths: dict[str, Path]) -> None:
+def write_thumbnails(
+    folder: Path, stimulus_ids: Iterable[str], paths: dict[str, Path]
+) -> None:
     """Write a JPEG of each stimulus, at most 112 pixels wide and high.
 
     Args:

@@ -57,9 +57,7 @@ def _against_the_best(found: dict[str, Any]) -> str:
     if not baselines:
         return ""
     best = min(baselines, key=lambda name: baselines[name])
-    words = (
-        f"{predictor_name(best)}, the best baseline on the same activations ({baselines[best]:.3f})"
-    )
+    words = f"{predictor_name(best)}, the best baseline on the same activations ({baselines[best]:.3f})"
     paired = (found.get("comparisons") or {}).get(best)
     if paired is None:
         side = "lower" if found["nrp_error"]["value"] < baselines[best] else "no lower"

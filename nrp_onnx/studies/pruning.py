@@ -1,21 +1,22 @@
 """The study of pruning, Figure 3B of the paper: NRP-error over the share of weights that are zero."""
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nrp_onnx.backbone.pruning import Scope, measured_sparsity, prune_model
+from nrp_onnx.backbone.pruning import measured_sparsity, prune_model
 from nrp_onnx.errors import OptionError
 from nrp_onnx.files import write_json
 from nrp_onnx.recordings import Recordings
 from nrp_onnx.report.pruning_figure import pruning_figure
 from nrp_onnx.report.study_figures import save_study_figure
+from nrp_onnx.scoring.comparison import paired_difference
 from nrp_onnx.scoring.pipeline import ScoreOptions
-from nrp_onnx.studies.records import paired_difference, record_of, study_facts, write_csv
+from nrp_onnx.studies.records import record_of, study_facts, write_csv
 from nrp_onnx.studies.scored_models import StudiedModel, given_models, score_models
 
 UNPRUNED = "unpruned"
@@ -27,7 +28,7 @@ def study_pruning(
     out: Path,
     sparsities: Sequence[float],
     options: ScoreOptions,
-    scope: Scope = "global",
+    scope: str = "global",
     fine_tuned: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Score a model as it is, with its least weights zero, and with random weights zero.
@@ -75,8 +76,8 @@ def study_pruning(
             share = result["model"]["source"]["pruning"]["sparsity"]
         record = {"kind": kind, "sparsity": share, **record_of(name, result, options.seed)}
         if name != UNPRUNED:
-            apart = paired_difference(result, scored.results[UNPRUNED], options.seed)
-            record["from_unpruned"] = apart
+            folders = Path(result["folder"]), Path(scored.results[UNPRUNED]["folder"])
+            record["from_unpruned"] = _from(paired_difference(*folders, options.seed))
         records.append(record)
     study = {
         **study_facts("pruning", scored.results),
@@ -92,6 +93,11 @@ def study_pruning(
     return study
 
 
+def _from(pair: Mapping[str, Any]) -> dict[str, Any]:
+    """A paired difference without the names of its runs."""
+    return {key: pair[key] for key in ("difference", "ci95", "wins", "n_sites", "regions")}
+
+
 def _shares(sparsities: Sequence[float]) -> list[float]:
     for share in sparsities:
         if not 0 <= share <= 1:
@@ -105,7 +111,7 @@ def _shares(sparsities: Sequence[float]) -> list[float]:
 
 
 @contextmanager
-def _pruned(model: Path, name: str, share: float, scope: Scope, seed: int | None) -> Iterator[Path]:
+def _pruned(model: Path, name: str, share: float, scope: str, seed: int | None) -> Iterator[Path]:
     """The pruned model, while it is scored: it can always be made again, and the run holds it."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{name}.onnx"

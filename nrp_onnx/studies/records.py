@@ -4,14 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
 from nrp_onnx.files import whole_file
-from nrp_onnx.scoring.comparison import resampled_errors
-from nrp_onnx.scoring.finished_run import read_run
-from nrp_onnx.scoring.metrics import percentile_interval
+from nrp_onnx.scoring.comparison import nrp_error_interval
 
 #: The linear predictors beside the NRP head: the paper's, and stronger ones.
 LINEAR = ("ols", "ridge", "pls")
@@ -26,7 +23,6 @@ def record_of(name: str, result: Mapping[str, Any], seed: int = 0) -> dict[str, 
         seed: of the bootstrap for the mean over regions.
     """
     model = result["model"]
-    resampled = resampled_errors(read_run(Path(result["folder"])), seed)
     regions = {}
     for region, found in result["regions"].items():
         predictors = found["predictors"]
@@ -53,35 +49,8 @@ def record_of(name: str, result: Mapping[str, Any], seed: int = 0) -> dict[str, 
         "layers": [layer["name"] for layer in model["layers"]],
         "reductions": [layer["reduction"] for layer in model["layers"]],
         "nrp_error": result["nrp_error"],
-        "ci95": list(percentile_interval(np.mean([means for _, means in resampled.values()], 0))),
+        "ci95": list(nrp_error_interval(Path(result["folder"]), seed)),
         "regions": regions,
-    }
-
-
-def paired_difference(
-    result: Mapping[str, Any], other: Mapping[str, Any], seed: int = 0
-) -> dict[str, Any]:
-    """The NRP-error of one run less that of another on the same images and sites.
-
-    Returns:
-        ``difference`` and ``ci95`` of the mean over regions, and of each in ``regions``.
-    """
-    one, two = (resampled_errors(read_run(Path(run["folder"])), seed) for run in (result, other))
-    apart = {
-        name: (one[name][0] - two[name][0], one[name][1] - two[name][1])
-        for name in one.keys() & two.keys()
-    }
-
-    def with_interval(values: Sequence[tuple[float, np.ndarray]]) -> dict[str, Any]:
-        resamples = np.mean([means for _, means in values], axis=0)
-        return {
-            "difference": float(np.mean([value for value, _ in values])),
-            "ci95": list(percentile_interval(resamples)),
-        }
-
-    return {
-        **with_interval(list(apart.values())),
-        "regions": {name: with_interval([apart[name]]) for name in one if name in apart},
     }
 
 

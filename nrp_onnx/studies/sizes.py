@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 from scipy import stats
 
 from nrp_onnx.errors import RunError
 from nrp_onnx.files import write_json
 from nrp_onnx.predictor.trial_record import TRIALS_FILE
-from nrp_onnx.report.scored_run import read_run
 from nrp_onnx.report.sizes_figure import sizes_figure
 from nrp_onnx.report.study_figures import save_study_figure
+from nrp_onnx.scoring.finished_run import read_run
 from nrp_onnx.studies.records import write_csv
 
 
@@ -33,11 +34,13 @@ def study_sizes(run: Path, out: Path) -> dict[str, Any]:
     Raises:
         RunError: if there is no run, or it has kept no trials.
     """
-    scored = read_run(run)
+    result = read_run(run).result
+    path = run / TRIALS_FILE
+    trials = pq.read_table(path).to_pylist() if path.is_file() else []
     by_size: dict[tuple[int, int, int], dict[int, list[float]]] = defaultdict(
         lambda: defaultdict(list)
     )
-    for trial in scored.trials:
+    for trial in trials:
         if math.isfinite(trial["validation_mae"]):
             size = (len(trial["layers"]), trial["l1"], trial["l2"])
             by_size[size][trial["fold"]].append(trial["validation_mae"])
@@ -66,11 +69,11 @@ def study_sizes(run: Path, out: Path) -> dict[str, Any]:
     study = {
         "study": "sizes",
         "run": str(run),
-        "model": scored.result["model"]["file"],
+        "model": result["model"]["file"],
         "recordings": {
-            key: scored.result["recordings"][key] for key in ("name", "simulated", "fingerprint")
+            key: result["recordings"][key] for key in ("name", "simulated", "fingerprint")
         },
-        "search": scored.result["search"]["preset"],
+        "search": result["search"]["preset"],
         "sizes": sizes,
     }
     write_json(out / "sizes.json", study)
