@@ -56,7 +56,13 @@ _PACKAGES = ("nrp-onnx", "numpy", "onnx", "onnx-ir", "torch", "scikit-learn", "i
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """What a user can choose about a score; the defaults are those of the command line."""
+    """What a user can choose about a score; the defaults are those of the command line.
+
+    Attributes:
+        activations: the folder of the activations; None: one in the output folder. Models that are
+            scored one after the other can share one: what is the same in the next is not computed
+            again, what is not is replaced.
+    """
 
     layers: str = "auto"
     reduce: str = "auto"
@@ -71,6 +77,7 @@ class ScoreOptions:
     device: str = "auto"
     overwrite: bool = False
     report: bool = True
+    activations: Path | None = None
 
 
 def score(
@@ -157,7 +164,7 @@ def _score(
             preprocessing,
             features,
             recordings,
-            folder / "activations",
+            options.activations or folder / "activations",
             options.device,
             notes,
         )
