@@ -172,7 +172,7 @@ def _score(
     names = [feature.layer.name for feature in features]
     with _timed(timings, "fitting_s"):
         record = TrialRecord(folder / TRIALS_FILE, names)
-        spans = [read_span(layer, folder) for layer in activations]
+        spans = [read_span(layer) for layer in activations]
         fits = fit_folds(spans, names, recordings, folds, space, normalise, options.seed, record)
     for note in notes_on_layers(fits.n_directions):
         notes.say(note)
