@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from nrp_onnx.report.predictor_names import predictor_name
+from nrp_onnx.report.predictor_names import best_baseline, predictor_name
 from nrp_onnx.report.run_words import error_units, is_simulated, model_name
 from nrp_onnx.scoring.finished_run import FinishedRun
 
@@ -39,6 +39,11 @@ def interval(bounds: list[float], form: str = ".3f") -> Cell:
     return Cell(f"{low} to {high}", float(bounds[0]))
 
 
+def with_interval(value: float, bounds: list[float], form: str = ".3f") -> Cell:
+    """A number with its interval behind it, sorted by the number."""
+    return Cell(f"{number(value, form).text} ({interval(bounds, form).text})", float(value))
+
+
 def predictors_table(run: FinishedRun) -> PageTable:
     """Every predictor of every region; columns that the run does not have are left out."""
     regions = run.result["regions"]
@@ -47,11 +52,7 @@ def predictors_table(run: FinishedRun) -> PageTable:
     compared = any(found.get("comparisons") for found in regions.values())
     headings = [("Region", False), ("Predictor", False), ("Error", True), ("95 % interval", True)]
     headings += [("Explained", True)] * explained + [("R²", True), ("r", True)]
-    headings += [
-        ("Head less it", True),
-        ("95 % interval", True),
-        ("Head better at", True),
-    ] * compared
+    headings += [("Head less it, 95 % interval", True), ("Head better at", True)] * compared
     rows = []
     for region, found in regions.items():
         for name, numbers in found["predictors"].items():
@@ -130,7 +131,7 @@ def comparison_table(runs: list[FinishedRun]) -> PageTable:
     headings = [("Model", False), ("Run", False), ("Recordings", False), ("Parameters", True)]
     headings.append(("NRP-error", True))
     for region in regions:
-        headings += [(region, True), (f"{region}, 95 % interval", True), (f"{region}, best baseline", True)]  # fmt: skip
+        headings += [(f"{region}, 95 % interval", True), (f"{region}, best baseline", True)]
     rows = []
     for run in sorted(runs, key=lambda run: float(run.result["nrp_error"])):
         result = run.result
@@ -152,9 +153,8 @@ def comparison_table(runs: list[FinishedRun]) -> PageTable:
 def _compared(paired: dict[str, Any] | None) -> list[Cell]:
     if paired is None:
         return [Cell("")] * 2
-    difference, within = number(paired["difference"], "+.3f"), interval(paired["ci95"], "+.3f")
     return [
-        Cell(f"{difference.text} ({within.text})", difference.value),
+        with_interval(paired["difference"], paired["ci95"], "+.3f"),
         Cell(
             f"{paired['wins']} of {paired['n_sites']}", paired["wins"] / max(paired["n_sites"], 1)
         ),
@@ -163,15 +163,10 @@ def _compared(paired: dict[str, Any] | None) -> list[Cell]:
 
 def _of_region(found: dict[str, Any] | None) -> list[Cell]:
     if found is None:
-        return [number(None)] * 3
-    baselines = {
-        name: numbers["mae"]
-        for name, numbers in found["predictors"].items()
-        if name not in ("nrp", "mean")
-    }
-    best = min(baselines, key=lambda name: baselines[name])
+        return [number(None)] * 2
+    best = best_baseline(found["predictors"])
+    mae = None if best is None else found["predictors"][best]["mae"]
     return [
-        number(found["nrp_error"]["value"]),
-        interval(found["nrp_error"]["ci95"]),
-        Cell(f"{baselines[best]:.3f} ({predictor_name(best)})", baselines[best]),
+        with_interval(found["nrp_error"]["value"], found["nrp_error"]["ci95"]),
+        number(None) if best is None else Cell(f"{mae:.3f} ({predictor_name(best)})", mae),
     ]

@@ -77,6 +77,7 @@ def run_section(run: FinishedRun, prefix: str) -> tuple[dict[str, Any], list[Nam
     section = {
         "id": prefix,
         "name": model_name(run),
+        "folder": run.folder.name,
         "recordings": run.result["recordings"]["name"],
         "simulated": is_simulated(run),
         "units": error_units(run),
