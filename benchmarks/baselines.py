@@ -26,10 +26,11 @@ from threadpoolctl import threadpool_limits
 
 from nrp_onnx.activations.layer_activations import LoadedLayer
 from nrp_onnx.predictor.arc_cosine import arc_cosine
-from nrp_onnx.predictor.baselines import least_squares, pls, predict_baselines
+from nrp_onnx.predictor.baselines import fit_baselines, least_squares
 from nrp_onnx.predictor.joined_span import join_layers, spectrum_of_products
 from nrp_onnx.predictor.layer_span import centred, read_span
-from nrp_onnx.predictor.ridge import ALPHAS, ridge
+from nrp_onnx.predictor.pls import predict_pls
+from nrp_onnx.predictor.ridge import ALPHAS, fit_ridge
 
 
 def main() -> None:
@@ -49,7 +50,7 @@ def main() -> None:
     set_backend("numpy")
 
     def fold() -> None:
-        predict_baselines(spans, y[train], train, test)
+        fit_baselines(spans, y[train], train, test)
 
     def spectrum() -> None:
         nonlocal of_images
@@ -58,7 +59,7 @@ def main() -> None:
 
     def kernel() -> None:
         products = centred(arc_cosine(join_layers(spans, train).products), train)
-        ridge(spectrum_of_products(products, train, test), y[train])
+        fit_ridge(spectrum_of_products(products, train, test), y[train])
 
     def read() -> None:
         nonlocal spans
@@ -82,8 +83,10 @@ def main() -> None:
         "all baselines of a fold": fold,
         "spectrum of a fold": spectrum,
         "least squares, given the spectrum": lambda: least_squares(of_images, y[train]),
-        "ridge, given the spectrum": lambda: ridge(of_images, y[train]),
-        "PLS, given the spectrum": lambda: pls(of_images, y[train]),
+        "ridge, given the spectrum": lambda: fit_ridge(of_images, y[train]).predict(of_images),
+        "PLS, given the spectrum": lambda: predict_pls(
+            of_images.coordinates, y[train], of_images.new
+        ),
         "kernel ridge, from the Gram matrices": kernel,
         "scikit-learn LinearRegression": theirs(LinearRegression()),
         "scikit-learn RidgeCV, gcv_mode eigen": theirs(

@@ -5,9 +5,10 @@ Usage: python benchmarks/fused_search.py [--epochs 2] [--repeats 3]
 24 kinds of head with 3 seeds each, on 2,560 simulated images, 5 layers of 1,024 features, 168 sites.
 One by one means nn.Linear, autograd and torch.optim.Adam, with the number of threads and the kind of
 Adam that are fastest. The sides take turns, and the best turn of each counts. The last ratio is of
-whole searches: raw features one by one, against 256 directions of each layer and successive halving;
-it counts the fits of the directions, and takes the epochs that each head needs one by one from
-`train_heads`, which computes the same.
+whole searches with one seed: raw features one by one, against 256 directions of each layer and
+successive halving. The seconds of ours are all that it takes, the directions too; those one by one are
+the epochs that each head trains there, which `train_heads` finds as it computes the same, times the
+milliseconds of an epoch.
 """
 
 import argparse
@@ -42,6 +43,8 @@ CONFIGS = [
 ]
 SEEDS = range(3)
 JOBS = [Job(config, seed) for config in CONFIGS for seed in SEEDS]
+#: Each kind of head once: one by one, three seeds take three times as long.
+ONCE = [job for job in JOBS if job.seed == 0]
 FIT, VALIDATION = torch.arange(N_FIT), torch.arange(N_FIT, N_IMAGES)
 
 
@@ -153,12 +156,10 @@ def equal_epochs(epochs: int, repeats: int) -> dict[str, Side]:
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
-    # Each kind of head once: one by one, three seeds of a head take three times as long.
-    once = [job for job in JOBS if job.seed == 0]
     sides = {}
     for fused in (False, True):
         probes = [
-            Side("", n, lambda f=fused: train_one_by_one(inputs, targets, once[-1:], 1, f), 1)
+            Side("", n, lambda f=fused: train_one_by_one(inputs, targets, ONCE[-1:], 1, f), 1)
             for n in sorted({1, cores})
         ]
         for probe in probes * 2:
@@ -167,8 +168,8 @@ def equal_epochs(epochs: int, repeats: int) -> dict[str, Side]:
         sides["fused Adam" if fused else "Adam"] = Side(
             f"one by one, Adam{'(fused=True)' if fused else ''}",
             threads,
-            lambda f=fused: train_one_by_one(inputs, targets, once, epochs, f),
-            epochs * len(once),
+            lambda f=fused: train_one_by_one(inputs, targets, ONCE, epochs, f),
+            epochs * len(ONCE),
         )
     plan = TrainingPlan(epochs, epochs)
     for threads in sorted({1, cores}):
@@ -200,13 +201,13 @@ def whole_searches() -> WholeSearch:
     """The search on raw features with early stopping, and ours with directions and halving."""
     inputs, targets = simulate()
     plan = TrainingPlan(MAX_EPOCHS, PATIENCE)
-    raw = train_side_by_side(inputs, targets, JOBS, plan)
+    raw = train_side_by_side(inputs, targets, ONCE, plan)
     start = time.perf_counter()
     spans = map_on_cores(read_span, [LoadedLayer(x.numpy()) for x in inputs])
     bases = map_on_cores(partial(fit_basis, train=FIT.numpy(), most=DIRECTIONS), spans)
     coordinates = [torch.from_numpy(basis.coordinates) for basis in bases]
     directions = time.perf_counter() - start
-    ours = train_side_by_side(coordinates, targets, JOBS, replace(plan, halving=True))
+    ours = train_side_by_side(coordinates, targets, ONCE, replace(plan, halving=True))
     return WholeSearch(
         min(trial.validation_mae for trial in raw),
         min(trial.validation_mae for trial in ours),
@@ -227,7 +228,6 @@ def main() -> None:
     plain, plain_fused, *stacks = sides.values()
     ours, alone = stacks[-1], stacks[0]
     found = whole_searches()
-    # Three seeds of a head take three times as long as one, one by one.
     seconds_raw = found.epochs_raw * plain.best / 1e3
     print(
         f"\n{len(CONFIGS)} kinds of head x {len(SEEDS)} seeds; {N_IMAGES} images, {N_LAYERS} layers "

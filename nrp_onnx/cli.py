@@ -11,6 +11,7 @@ import typer
 
 from nrp_onnx.cli_compare import compare_command
 from nrp_onnx.cli_convert import convert_command
+from nrp_onnx.cli_prune import prune_command
 from nrp_onnx.cli_recordings import recordings_app
 from nrp_onnx.cli_report import report_command
 from nrp_onnx.cli_study import study_app
@@ -27,6 +28,7 @@ app.add_typer(recordings_app, name="recordings")
 app.add_typer(study_app, name="study")
 app.command("convert")(convert_command)
 app.command("report")(report_command)
+app.command("prune")(prune_command)
 app.command("compare")(compare_command)
 
 Model = Annotated[Path, typer.Argument(help="An ONNX backbone.")]

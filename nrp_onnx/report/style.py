@@ -3,7 +3,7 @@
 import io
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -140,3 +140,12 @@ def save_figure(named: NamedFigure, folder: Path, prefix: str) -> None:
             named.figure.savefig(
                 part, format=ending, dpi=_DPI, facecolor="white", metadata=metadata
             )
+
+
+def styled(**changes: Any) -> AbstractContextManager[None]:
+    """The style of the report, with changes, for what is drawn or written in the block.
+
+    Args:
+        changes: of matplotlib's rcParams, with ``_`` for dots.
+    """
+    return mpl.rc_context(_STYLE | {key.replace("_", "."): to for key, to in changes.items()})

@@ -26,6 +26,8 @@ from nrp_onnx.predictor.trial_record import TrialRecord
 from nrp_onnx.recordings import Recordings, open_recordings
 from nrp_onnx.report.page import write_report
 from nrp_onnx.report.shown_images import keep_shown_images
+from nrp_onnx.scoring.brainscore import brainscore
+from nrp_onnx.scoring.ceilings import add_ceilings
 from nrp_onnx.scoring.choices import (
     choose_features,
     choose_folds,
@@ -41,6 +43,7 @@ from nrp_onnx.scoring.run_folder import (
     PREDICTIONS_FILE,
     REPORT_FILE,
     RESULT_FILE,
+    SITES_FILE,
     TRIALS_FILE,
     claim_folder,
     run_fingerprint,
@@ -53,7 +56,13 @@ _PACKAGES = ("nrp-onnx", "numpy", "onnx", "onnx-ir", "torch", "scikit-learn", "i
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """What a user can choose about a score; the defaults are those of the command line."""
+    """What a user can choose about a score; the defaults are those of the command line.
+
+    Attributes:
+        activations: the folder of the activations; None: one in the output folder. Models that are
+            scored one after the other can share one: what is the same in the next is not computed
+            again, what is not is replaced.
+    """
 
     layers: str = "auto"
     reduce: str = "auto"
@@ -68,6 +77,7 @@ class ScoreOptions:
     device: str = "auto"
     overwrite: bool = False
     report: bool = True
+    activations: Path | None = None
 
 
 def score(
@@ -154,7 +164,7 @@ def _score(
             preprocessing,
             features,
             recordings,
-            folder / "activations",
+            options.activations or folder / "activations",
             options.device,
             notes,
         )
@@ -168,6 +178,11 @@ def _score(
         notes.say(note)
     with _timed(timings, "scoring_s"):
         regions = score_regions(recordings, fits, folds, options.seed)
+        add_ceilings(regions, recordings, fits, folds, options.seed, folder / SITES_FILE)
+    with _timed(timings, "brainscore_s"):
+        differing = [x for x, n in zip(spans, fits.n_directions.values(), strict=True) if n]
+        for name, found in brainscore(differing, recordings, notes).items():
+            regions[name]["brainscore"] = found
     nrp_error = float(np.mean([region["nrp_error"]["value"] for region in regions.values()]))
     units = "z" if normalise == "zscore" else recordings.units
     with _timed(timings, "export_s"):

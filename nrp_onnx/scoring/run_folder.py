@@ -8,8 +8,11 @@ from nrp_onnx.errors import OutputError
 from nrp_onnx.files import sha256_of_json, write_json
 
 RUN_FILE, RESULT_FILE = "run.json", "result.json"
-PREDICTIONS_FILE, TRIALS_FILE = "predictions.parquet", "trials.parquet"
-FINISHED = (RESULT_FILE, "head.onnx", "predictor.onnx", "scorer.onnx", PREDICTIONS_FILE)
+PREDICTIONS_FILE, SITES_FILE, TRIALS_FILE = "predictions.parquet", "sites.csv", "trials.parquet"
+FINISHED = (
+    *(RESULT_FILE, "head.onnx", "predictor.onnx", "scorer.onnx"),
+    *(PREDICTIONS_FILE, SITES_FILE),
+)
 #: What a report is, and what it shows of the stimuli.
 REPORT_FILE, THUMBNAILS_FILE = "report.html", "report_images.parquet"
 
