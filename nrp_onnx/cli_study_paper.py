@@ -34,8 +34,12 @@ def table1_command(
         typer.Argument(help="ONNX backbones. [default: the paper's eight networks, converted]"),
     ] = None,
     weights: Annotated[
-        str, typer.Option(help="Of the paper's networks: imagenet (downloaded) or none (random).")
-    ] = "imagenet",
+        str | None,
+        typer.Option(
+            help="Of the paper's networks: imagenet (downloaded) or none (random). "
+            "[default: imagenet]"
+        ),
+    ] = None,
     recordings: RecordingsName = None,
     reduce: Reduce = "auto",
     preprocess: Preprocess = None,
@@ -53,7 +57,7 @@ def table1_command(
 
     Example: nrp-onnx study table1 --recordings majajhong2015 -o table1
     """
-    from nrp_onnx.report.study_tables import table1
+    from nrp_onnx.report.study_tables import linear_table, table1
     from nrp_onnx.scoring.pipeline import ScoreOptions
     from nrp_onnx.studies.table1 import study_table1
 
@@ -69,7 +73,7 @@ def table1_command(
         overwrite=overwrite,
     )
     study = study_table1(models or [], _opened(recordings, region), out, options, weights)
-    _show(study, [table1(study)], out, as_json)
+    _show(study, [table1(study), linear_table(study)], out, as_json)
 
 
 def layers_command(
