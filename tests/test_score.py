@@ -1,5 +1,6 @@
 """The main job, through the command line."""
 
+import io
 import json
 import shutil
 import subprocess
@@ -11,7 +12,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
+from nrp_onnx.recordings import load_recordings, site_reliability
+from nrp_onnx.report.table import score_table
 from tests.conftest import assert_user_error, nrp_onnx
 
 
@@ -63,6 +67,55 @@ def test_errors_are_those_of_the_stored_predictions(run_folder: Path) -> None:
         assert np.concatenate(errors).mean() == pytest.approx(reported["mae"], rel=1e-5)
     mean = np.stack(table["mean"].to_list())
     np.testing.assert_allclose(mean[fold == 0][0], recorded[fold != 0].mean(axis=0), rtol=1e-5)
+
+
+def test_the_ceilings_are_those_of_the_stored_sites(
+    run_folder: Path, recordings_folder: Path
+) -> None:
+    """r is recomputed from predictions.parquet, and with the reliability of each site normalised."""
+    sites = pd.read_csv(run_folder / "sites.csv")
+    recordings = load_recordings(recordings_folder)
+    assert tuple(sites["site_id"]) == recordings.site_ids
+    np.testing.assert_allclose(sites["reliability"], site_reliability(recordings), rtol=1e-5)
+    table = pd.read_parquet(run_folder / "predictions.parquet")
+    recorded = np.stack(table["recorded"].to_list())
+    region = json.loads((run_folder / "result.json").read_text())["regions"]["V4"]
+    assert region["reliability"] == pytest.approx(sites["reliability"].median(), rel=1e-5)
+    assert region["reliability_reason"] is None
+    for name in ("ols", "nrp"):
+        predicted = np.stack(table[name].to_list())
+        r = np.array(
+            [
+                np.mean(
+                    [
+                        np.corrcoef(predicted[test, site], recorded[test, site])[0, 1]
+                        for test in (table["fold"].to_numpy() == k for k in range(5))
+                    ]
+                )
+                for site in range(6)
+            ]
+        )
+        normalised = np.median(r / np.sqrt(sites["reliability"]))
+        found = region["predictors"][name]["pearson_r_normalised"]
+        assert found == pytest.approx(normalised, abs=1e-3), "stored as float32"
+    np.testing.assert_allclose(sites["r_nrp"], r, atol=1e-3)
+    assert region["predictors"]["mean"]["pearson_r_normalised"] is None
+
+
+def test_the_table_shows_ceilings_and_brain_score(run_folder: Path) -> None:
+    result = json.loads((run_folder / "result.json").read_text())
+    console = Console(width=160, record=True, file=io.StringIO())
+    console.print(score_table(result))
+    lines = console.export_text().splitlines()
+    region = result["regions"]["V4"]
+    (limits,) = [line for line in lines if "noise floor, ceiling" in line]
+    assert f"{region['noise_floor']:.3f}" in limits
+    assert f"{np.sqrt(region['reliability']):.3f}" in limits
+    (score,) = [line for line in lines if "Brain-Score" in line and "│" in line]
+    assert f"Brain-Score {region['brainscore']['score']:.3f}" in score
+    assert f"{region['brainscore']['r']:.3f}" in score
+    (nrp,) = [line for line in lines if "NRP head " in line and "│" in line]
+    assert f"{region['predictors']['nrp']['pearson_r_normalised']:.3f}" in nrp
 
 
 def test_predictor_runs_with_onnxruntime_and_numpy_alone(
@@ -305,6 +358,11 @@ def test_real_recordings_and_backbones(
     assert mae["mean"] == pytest.approx(0.77, abs=0.02)
     assert region["noise_floor"] == pytest.approx(0.364, abs=0.02)
     assert region["noise_floor"] < mae["ridge"] < mae["ols"] < mae["mean"]
+    assert region["reliability"] == pytest.approx(0.75, abs=0.015)
+    brainscore = region["brainscore"]
+    assert brainscore["stratified_on"] == "object_name"
+    assert brainscore["score"] == pytest.approx(brainscore["r"] ** 2 / brainscore["ceiling"])
+    assert brainscore["r"] == pytest.approx(region["predictors"]["pls"]["pearson_r"], abs=0.05)
     if preprocess == "tf":
         assert mae["ols"] == pytest.approx(0.65, abs=0.02)
         assert mae["ridge"] == pytest.approx(0.61, abs=0.02)

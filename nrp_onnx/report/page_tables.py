@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from nrp_onnx.report.predictor_names import predictor_name
-from nrp_onnx.report.scored_run import ScoredRun
+from nrp_onnx.report.predictor_names import best_baseline, predictor_name
+from nrp_onnx.report.run_words import error_units, is_simulated, model_name
+from nrp_onnx.scoring.finished_run import FinishedRun
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,12 @@ def interval(bounds: list[float], form: str = ".3f") -> Cell:
     return Cell(f"{low} to {high}", float(bounds[0]))
 
 
-def predictors_table(run: ScoredRun) -> PageTable:
+def with_interval(value: float, bounds: list[float], form: str = ".3f") -> Cell:
+    """A number with its interval behind it, sorted by the number."""
+    return Cell(f"{number(value, form).text} ({interval(bounds, form).text})", float(value))
+
+
+def predictors_table(run: FinishedRun) -> PageTable:
     """Every predictor of every region; columns that the run does not have are left out."""
     regions = run.result["regions"]
     every = [numbers for found in regions.values() for numbers in found["predictors"].values()]
@@ -46,7 +52,7 @@ def predictors_table(run: ScoredRun) -> PageTable:
     compared = any(found.get("comparisons") for found in regions.values())
     headings = [("Region", False), ("Predictor", False), ("Error", True), ("95 % interval", True)]
     headings += [("Explained", True)] * explained + [("R²", True), ("r", True)]
-    headings += [("Head less it", True), ("95 % interval", True), ("Head better at", True)] * compared
+    headings += [("Head less it, 95 % interval", True), ("Head better at", True)] * compared
     rows = []
     for region, found in regions.items():
         for name, numbers in found["predictors"].items():
@@ -58,25 +64,27 @@ def predictors_table(run: ScoredRun) -> PageTable:
                 interval(numbers["mae_ci95"]),
             ]
             if explained:
-                row.append(number(numbers.get("explainable_removed"), ".1%"))
+                row.append(number(numbers.get("explainable_removed"), ".0%"))
             row += [number(numbers["r2"]), number(numbers["pearson_r"])]
             if compared:
                 row += _compared((found.get("comparisons") or {}).get(name))
             rows.append(row)
     caption = (
-        f"Mean absolute error in {run.units}, on held-out images; R² and r are medians over sites."
+        f"Mean absolute error in {error_units(run)}, on held-out images; R² and r are medians over sites."
         + " Explained: of the error between the mean response and the noise floor, the share removed."
         * explained
     )
     return PageTable(caption, headings, rows)
 
 
-def chosen_heads_table(run: ScoredRun) -> PageTable | None:
+def chosen_heads_table(run: FinishedRun) -> PageTable | None:
     """The head that the search chose in each fold; None if the run does not say."""
     best = run.result["search"].get("best") or []
     if not best:
         return None
-    shares = [region for region in run.result["regions"] if region in (best[0].get("linear_share") or {})]
+    shares = [
+        region for region in run.result["regions"] if region in (best[0].get("linear_share") or {})
+    ]
     headings = [("Fold", True), ("Layers", False), ("L1", True), ("L2", True)]
     headings += [("Learning rate", True), ("Validation error", True), ("Epoch", True)]
     headings += [(f"Linear share, {region}", True) for region in shares]
@@ -100,7 +108,7 @@ def chosen_heads_table(run: ScoredRun) -> PageTable | None:
     return PageTable(caption, headings, rows)
 
 
-def layers_table(run: ScoredRun) -> PageTable:
+def layers_table(run: FinishedRun) -> PageTable:
     """The layers that the score used."""
     return PageTable(
         "Layers of the backbone that the predictors see, from the image inwards.",
@@ -117,18 +125,20 @@ def layers_table(run: ScoredRun) -> PageTable:
     )
 
 
-def comparison_table(runs: list[ScoredRun]) -> PageTable:
+def comparison_table(runs: list[FinishedRun]) -> PageTable:
     """All runs side by side, lowest NRP-error first."""
     regions = list(dict.fromkeys(region for run in runs for region in run.result["regions"]))
-    headings = [("Model", False), ("Recordings", False), ("Parameters", True), ("NRP-error", True)]
+    headings = [("Model", False), ("Run", False), ("Recordings", False), ("Parameters", True)]
+    headings.append(("NRP-error", True))
     for region in regions:
-        headings += [(region, True), (f"{region}, 95 % interval", True), (f"{region}, best baseline", True)]  # fmt: skip
+        headings += [(f"{region}, 95 % interval", True), (f"{region}, best baseline", True)]
     rows = []
     for run in sorted(runs, key=lambda run: float(run.result["nrp_error"])):
         result = run.result
-        simulated = " (SIMULATED)" if run.simulated else ""
+        simulated = " (SIMULATED)" if is_simulated(run) else ""
         row = [
-            Cell(run.model_name, strong=True),
+            Cell(model_name(run), strong=True),
+            Cell(run.folder.name),
             Cell(result["recordings"]["name"] + simulated),
             number(result["model"]["n_parameters"], ",d"),
             number(result["nrp_error"], strong=True),
@@ -136,31 +146,27 @@ def comparison_table(runs: list[ScoredRun]) -> PageTable:
         for region in regions:
             row += _of_region(result["regions"].get(region))
         rows.append(row)
-    units = ", ".join(dict.fromkeys(run.units for run in runs))
+    units = ", ".join(dict.fromkeys(error_units(run) for run in runs))
     return PageTable(f"NRP-error in {units}; lower is better.", headings, rows)
 
 
 def _compared(paired: dict[str, Any] | None) -> list[Cell]:
     if paired is None:
-        return [Cell("")] * 3
+        return [Cell("")] * 2
     return [
-        number(paired["difference"], "+.3f"),
-        interval(paired["ci95"], "+.3f"),
-        Cell(f"{paired['wins']} of {paired['n_sites']}", paired["wins"] / max(paired["n_sites"], 1)),
+        with_interval(paired["difference"], paired["ci95"], "+.3f"),
+        Cell(
+            f"{paired['wins']} of {paired['n_sites']}", paired["wins"] / max(paired["n_sites"], 1)
+        ),
     ]
 
 
 def _of_region(found: dict[str, Any] | None) -> list[Cell]:
     if found is None:
-        return [number(None)] * 3
-    baselines = {
-        name: numbers["mae"]
-        for name, numbers in found["predictors"].items()
-        if name not in ("nrp", "mean")
-    }
-    best = min(baselines, key=lambda name: baselines[name])
+        return [number(None)] * 2
+    best = best_baseline(found["predictors"])
+    mae = None if best is None else found["predictors"][best]["mae"]
     return [
-        number(found["nrp_error"]["value"]),
-        interval(found["nrp_error"]["ci95"]),
-        Cell(f"{baselines[best]:.3f} ({predictor_name(best)})", baselines[best]),
+        with_interval(found["nrp_error"]["value"], found["nrp_error"]["ci95"]),
+        number(None) if best is None else Cell(f"{mae:.3f} ({predictor_name(best)})", mae),
     ]

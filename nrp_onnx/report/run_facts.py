@@ -2,18 +2,17 @@
 
 from typing import Any
 
-from nrp_onnx.report.scored_run import ScoredRun
+from nrp_onnx.report.run_words import is_simulated
+from nrp_onnx.scoring.finished_run import FinishedRun
 
 Facts = list[tuple[str, str]]
 
 
-def protocol_facts(run: ScoredRun) -> Facts:
+def protocol_facts(run: FinishedRun) -> Facts:
     """How the images were split, the rates scaled, the heads searched."""
     result = run.result
     protocol, search = result["protocol"], result["search"]
     stratified = protocol["stratified_on"]
-    trials = search.get("trials")
-    count = trials.get("count") if isinstance(trials, dict) else len(trials or [])
     scaling = {
         "zscore": "each site divided by its standard deviation over the training images",
         "none": "rates as they were recorded",
@@ -21,9 +20,9 @@ def protocol_facts(run: ScoredRun) -> Facts:
     facts = [
         ("Split", f"{protocol['name']}, {_count(protocol['folds'], 'fold')} over the images"),
         ("Stratified on", stratified or "nothing"),
-        ("Validation", f"{protocol['validation_share']:.0%} of the training images, to choose and stop by"),
+        ("Validation", f"{100 * protocol['validation_share']:g} % of the training images, to choose and stop by"),
         ("Rates", scaling.get(protocol["normalise"], protocol["normalise"])),
-        ("Search", f"{search['preset']}, {count:,} heads trained"),
+        ("Search", f"{search['preset']}, {search['trials']['count']:,} heads trained"),
         ("Intervals", protocol["interval"]),
         ("Seed", str(protocol["seed"])),
         ("Exported", f"the head of fold {protocol['exported_fold']}, in head.onnx, predictor.onnx and scorer.onnx"),
@@ -31,15 +30,15 @@ def protocol_facts(run: ScoredRun) -> Facts:
     return facts
 
 
-def recordings_facts(run: ScoredRun) -> Facts:
+def recordings_facts(run: FinishedRun) -> Facts:
     """The recordings, and whose they are."""
     kept = run.result["recordings"]
     facts = [
-        ("Name", kept["name"] + (" (SIMULATED)" if run.simulated else "")),
+        ("Name", kept["name"] + (" (SIMULATED)" if is_simulated(run) else "")),
         ("Stimuli", f"{kept['n_stimuli']:,}"),
         ("Sites", ", ".join(f"{found['n_sites']:,} {region}" for region, found in run.result["regions"].items())),
         ("Units", kept["units"]),
-        ("Missing", f"{kept['missing_share']:.2%} of the averaged responses"),
+        ("Missing", f"{100 * kept['missing_share']:.3g} % of the averaged responses"),
     ]  # fmt: skip
     for key, words in (("citation", "Citation"), ("licence", "Licence")):
         if kept.get(key):
@@ -49,7 +48,7 @@ def recordings_facts(run: ScoredRun) -> Facts:
     return facts
 
 
-def model_facts(run: ScoredRun) -> Facts:
+def model_facts(run: FinishedRun) -> Facts:
     """The backbone, and how it takes images."""
     model = run.result["model"]
     facts = [("File", model["file"]), ("Parameters", f"{model['n_parameters']:,}")]
@@ -62,7 +61,7 @@ def model_facts(run: ScoredRun) -> Facts:
     return facts
 
 
-def provenance_facts(run: ScoredRun) -> Facts:
+def provenance_facts(run: FinishedRun) -> Facts:
     """Hashes, versions and times."""
     result = run.result
     return [

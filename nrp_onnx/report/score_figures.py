@@ -5,15 +5,16 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from nrp_onnx.report.predictor_names import predictor_name
-from nrp_onnx.report.scored_run import ScoredRun
-from nrp_onnx.report.style import BASELINE, FLOOR, HEAD, MUTED, NamedFigure, panel
+from nrp_onnx.report.run_words import error_units, is_simulated
+from nrp_onnx.report.style import BASELINE, FLOOR, HEAD, MUTED, NamedFigure, panel, set_title
+from nrp_onnx.scoring.finished_run import FinishedRun
 
 
-def error_figure(run: ScoredRun, region: str) -> NamedFigure:
+def error_figure(run: FinishedRun, region: str) -> NamedFigure:
     """The mean absolute error of every predictor, with its interval and the noise floor."""
     found = run.result["regions"][region]
     names = list(found["predictors"])
-    with panel(0.95 + 0.3 * len(names), simulated=run.simulated) as axes:
+    with panel(0.95 + 0.3 * len(names), simulated=is_simulated(run)) as axes:
         for row, name in enumerate(names):
             numbers = found["predictors"][name]
             _interval(axes, row, numbers["mae"], numbers["mae_ci95"], _colour(name))
@@ -25,8 +26,8 @@ def error_figure(run: ScoredRun, region: str) -> NamedFigure:
                 "noise floor", (floor, 1), (3, 2), xycoords=("data", "axes fraction"),
                 textcoords="offset points", color=FLOOR, fontsize=8, va="bottom",
             )  # fmt: skip
-        axes.set_xlabel(f"mean absolute error ({run.units})")
-        axes.set_title(f"{region}, {found['n_sites']} sites", pad=14)
+        axes.set_xlabel(f"mean absolute error ({error_units(run)})")
+        set_title(axes, f"{region}, {found['n_sites']} sites")
     floor_words = "" if floor is None else "; the line is the error of a perfect predictor"
     return NamedFigure(
         f"errors-{region}",
@@ -36,20 +37,20 @@ def error_figure(run: ScoredRun, region: str) -> NamedFigure:
     )
 
 
-def difference_figure(run: ScoredRun, region: str) -> NamedFigure | None:
+def difference_figure(run: FinishedRun, region: str) -> NamedFigure | None:
     """The head's error less that of each baseline; None if the run has no paired comparisons."""
     comparisons: dict[str, Any] = run.result["regions"][region].get("comparisons") or {}
     if not comparisons:
         return None
     names = list(comparisons)
-    with panel(0.95 + 0.3 * len(names), simulated=run.simulated) as axes:
+    with panel(0.95 + 0.3 * len(names), simulated=is_simulated(run)) as axes:
         axes.axvline(0, color=MUTED, linewidth=1.2)
         for row, name in enumerate(names):
             paired = comparisons[name]
             _interval(axes, row, paired["difference"], paired["ci95"], HEAD)
         _rows(axes, names)
-        axes.set_xlabel(f"NRP head's error less the baseline's ({run.units})")
-        axes.set_title(f"{region}: NRP head against each baseline", pad=14)
+        axes.set_xlabel(f"head's error less baseline's ({error_units(run)})")
+        set_title(axes, f"{region}: NRP head against each baseline")
         axes.text(0.0, 1.01, "◂ head errs less", transform=axes.transAxes, fontsize=8, color=MUTED)
         axes.text(1.0, 1.01, "head errs more ▸", transform=axes.transAxes, fontsize=8, color=MUTED, ha="right")  # fmt: skip
     return NamedFigure(

@@ -2,35 +2,38 @@
 
 import numpy as np
 
-from nrp_onnx.report.predictor_names import predictor_name
-from nrp_onnx.report.scored_run import Responses, ScoredRun
+from nrp_onnx.report.predictor_names import best_baseline, predictor_name
+from nrp_onnx.report.run_words import error_units, is_simulated
 from nrp_onnx.report.site_scores import site_errors
-from nrp_onnx.report.style import BASELINE, DENSITY, HEAD, MUTED, NamedFigure, panel
+from nrp_onnx.report.style import BASELINE, DENSITY, HEAD, MUTED, NamedFigure, panel, set_title
+from nrp_onnx.scoring.finished_run import FinishedRun
+
+#: Left, bottom, right and top of the axes in a site's small figure, as parts of it.
+_CARD_MARGINS = (0.25, 0.2, 0.96, 0.96)
 
 
-def density_figure(run: ScoredRun, responses: Responses, region: str) -> NamedFigure:
+def density_figure(run: FinishedRun, region: str) -> NamedFigure:
     """Predicted against measured rates of all images and sites of a region, as a density."""
-    sites = responses.sites_of(region)
+    sites = run.sites_of(region)
     measured, predicted = (
-        (rates[:, sites] - _centre(responses, sites)) / responses.scale[:, sites]
-        for rates in (responses.recorded, responses.predicted["nrp"])
+        (rates[:, sites] - _centre(run, sites)) / run.scale[:, sites]
+        for rates in (run.recorded, run.predicted["nrp"])
     )
     there = ~np.isnan(measured)
     low, high = np.quantile(measured[there], [0.002, 0.998])
-    with panel(4.0, simulated=run.simulated) as axes:
+    with panel(4.0, simulated=is_simulated(run)) as axes:
         cells = axes.hexbin(
             measured[there], predicted[there], gridsize=34, extent=(low, high, low, high),
             bins="log", cmap=DENSITY, mincnt=1, linewidths=0,
         )  # fmt: skip
         axes.plot([low, high], [low, high], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
         axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
-        unit = "standard deviations" if run.result["units"] == "z" else run.units
-        axes.set_xlabel(f"measured, less the site's mean ({unit})")
+        axes.set_xlabel(f"measured, less the site's mean ({error_units(run)})")
         axes.set_ylabel("predicted, less the site's mean")
-        axes.set_title(f"{region}: predicted against measured")
-        bar = axes.figure.colorbar(cells, ax=axes, shrink=0.7, pad=0.02)
+        set_title(axes, f"{region}: predicted against measured")
+        bar = axes.figure.colorbar(cells, ax=axes, shrink=0.7, pad=0.02, format="{x:g}")
         bar.set_label("responses in a cell")
-        bar.outline.set_visible(False)  # type: ignore[operator]
+        bar.outline.set_visible(False)
     return NamedFigure(
         f"responses-{region}",
         f"Rates that the NRP head predicts for held-out images, against the measured ones, of all "
@@ -40,30 +43,24 @@ def density_figure(run: ScoredRun, responses: Responses, region: str) -> NamedFi
     )
 
 
-def sites_figure(run: ScoredRun, responses: Responses, region: str) -> NamedFigure | None:
+def sites_figure(run: FinishedRun, region: str) -> NamedFigure | None:
     """The error of each site with the head against that with the best baseline."""
-    predictors = run.result["regions"][region]["predictors"]
-    baselines = {
-        name: numbers["mae"]
-        for name, numbers in predictors.items()
-        if name not in ("nrp", "mean") and name in responses.predicted
-    }
-    if not baselines:
+    best = best_baseline(run.result["regions"][region]["predictors"])
+    if best is None:
         return None
-    best = min(baselines, key=lambda name: baselines[name])
-    sites = responses.sites_of(region)
-    x, y = (site_errors(responses, name)[sites] for name in (best, "nrp"))
+    sites = run.sites_of(region)
+    x, y = (site_errors(run, name)[sites] for name in (best, "nrp"))
     wins, n = int((y < x).sum()), int((~np.isnan(x)).sum())
     both = np.concatenate([x, y])
     low, high = np.nanmin(both), np.nanmax(both)
     low, high = low - 0.05 * (high - low), high + 0.05 * (high - low)
-    with panel(4.0, simulated=run.simulated) as axes:
+    with panel(4.0, simulated=is_simulated(run)) as axes:
         axes.plot([low, high], [low, high], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
         axes.plot(x, y, "o", color=HEAD, alpha=0.6, markersize=4.5, markeredgewidth=0)
         axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
-        axes.set_xlabel(f"error with {predictor_name(best)} ({run.units})", color=BASELINE)
-        axes.set_ylabel(f"error with the NRP head ({run.units})", color=HEAD)
-        axes.set_title(f"{region}: the head errs less at {wins} of {n} sites")
+        axes.set_xlabel(f"error with {predictor_name(best)} ({error_units(run)})", color=BASELINE)
+        axes.set_ylabel(f"error with the NRP head ({error_units(run)})", color=HEAD)
+        set_title(axes, f"{region}: the head errs less at {wins} of {n} sites")
     return NamedFigure(
         f"sites-{region}",
         f"Mean absolute error of each site of {region} with the NRP head, against that with "
@@ -73,15 +70,15 @@ def sites_figure(run: ScoredRun, responses: Responses, region: str) -> NamedFigu
     )
 
 
-def site_figure(run: ScoredRun, responses: Responses, place: int) -> NamedFigure:
+def site_figure(run: FinishedRun, place: int) -> NamedFigure:
     """Predicted against measured rates of one site, a point an image."""
-    measured = responses.recorded[:, place]
-    predicted = responses.predicted["nrp"][:, place]
+    measured = run.recorded[:, place]
+    predicted = run.predicted["nrp"][:, place]
     low, high = np.nanmin(measured), np.nanmax(measured)
     low, high = low - 0.04 * (high - low), high + 0.04 * (high - low)
     if low == high:
         low, high = low - 1, high + 1
-    with panel(2.3, width=2.3, simulated=run.simulated) as axes:
+    with panel(2.3, width=2.3, margins=_CARD_MARGINS, simulated=is_simulated(run)) as axes:
         axes.plot([low, high], [low, high], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
         # As pixels: thousands of points weigh more as shapes, and the page holds a dozen of these.
         axes.plot(
@@ -92,7 +89,7 @@ def site_figure(run: ScoredRun, responses: Responses, place: int) -> NamedFigure
         axes.set_xlabel("measured")
         axes.set_ylabel("predicted")
         axes.locator_params(nbins=5)
-    name = responses.site_ids[place]
+    name = run.site_ids[place]
     return NamedFigure(
         f"site-{place}",
         f"Site {name}: predicted against measured rate of each held-out image.",
@@ -100,9 +97,9 @@ def site_figure(run: ScoredRun, responses: Responses, place: int) -> NamedFigure
     )
 
 
-def _centre(responses: Responses, sites: np.ndarray) -> np.ndarray:
+def _centre(run: FinishedRun, sites: np.ndarray) -> np.ndarray:
     """The mean measured rate of each site; NaN for one that was never recorded."""
     with np.errstate(invalid="ignore"):
-        counts = (~np.isnan(responses.recorded[:, sites])).sum(axis=0)
-        centre: np.ndarray = np.nansum(responses.recorded[:, sites], axis=0) / counts
+        counts = (~np.isnan(run.recorded[:, sites])).sum(axis=0)
+        centre: np.ndarray = np.nansum(run.recorded[:, sites], axis=0) / counts
     return centre

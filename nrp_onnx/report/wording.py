@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from nrp_onnx.report.predictor_names import predictor_name
-from nrp_onnx.report.scored_run import ScoredRun
+from nrp_onnx.report.predictor_names import best_baseline, predictor_name
+from nrp_onnx.report.run_words import error_units, model_name
+from nrp_onnx.scoring.finished_run import FinishedRun
 
 
-def region_sentences(run: ScoredRun, region: str) -> list[str]:
+def region_sentences(run: FinishedRun, region: str) -> list[str]:
     """The score of a region beside what it is to be measured by."""
     found = run.result["regions"][region]
     score, (low, high) = found["nrp_error"]["value"], found["nrp_error"]["ci95"]
@@ -14,7 +15,7 @@ def region_sentences(run: ScoredRun, region: str) -> list[str]:
     sites = "site" if found["n_sites"] == 1 else "sites"
     sentences = [
         f"At {found['n_sites']} {region} {sites}, the rates that are predicted from "
-        f"{run.model_name} for images held out miss the measured ones by {score:.3f} {run.units} on "
+        f"{model_name(run)} for images held out miss the measured ones by {score:.3f} {error_units(run)} on "
         f"average (95 % interval {low:.3f} to {high:.3f})."
     ]
     if floor is None:
@@ -30,7 +31,7 @@ def region_sentences(run: ScoredRun, region: str) -> list[str]:
         if mean > floor:
             share = (mean - score) / (mean - floor)
             sentences.append(
-                f"Of what lies between the two, {share:.0%} is predicted."
+                f"Of what lies between the two, {100 * share:.0f} % is predicted."
                 if share > 0
                 else "Of what lies between the two, nothing is predicted."
             )
@@ -38,10 +39,10 @@ def region_sentences(run: ScoredRun, region: str) -> list[str]:
     return [sentence for sentence in sentences if sentence]
 
 
-def overall_sentence(run: ScoredRun) -> str:
+def overall_sentence(run: FinishedRun) -> str:
     """The NRP-error over all regions."""
     names = list(run.result["regions"])
-    error = f"{run.result['nrp_error']:.3f} {run.units}"
+    error = f"{run.result['nrp_error']:.3f} {error_units(run)}"
     if len(names) == 1:
         return f"NRP-error {error}."
     return f"NRP-error {error}, the mean over {', '.join(names[:-1])} and {names[-1]}."
@@ -49,23 +50,19 @@ def overall_sentence(run: ScoredRun) -> str:
 
 def _against_the_best(found: dict[str, Any]) -> str:
     """The head beside the best baseline; with a claim only where they were compared in pairs."""
-    baselines = {
-        name: numbers["mae"]
-        for name, numbers in found["predictors"].items()
-        if name not in ("nrp", "mean")
-    }
-    if not baselines:
+    best = best_baseline(found["predictors"])
+    if best is None:
         return ""
-    best = min(baselines, key=lambda name: baselines[name])
-    words = f"{predictor_name(best)}, the best baseline on the same activations ({baselines[best]:.3f})"
+    error = found["predictors"][best]["mae"]
+    words = f"{predictor_name(best)}, the best baseline on the same activations ({error:.3f})"
     paired = (found.get("comparisons") or {}).get(best)
     if paired is None:
-        side = "lower" if found["nrp_error"]["value"] < baselines[best] else "no lower"
+        side = "lower" if found["nrp_error"]["value"] < error else "no lower"
         return f"The NRP head's error is {side} than that of {words}."
     low, high = paired["ci95"]
     wins = f", and errs less at {paired['wins']} of {paired['n_sites']} sites"
     if high < 0:
         return f"The NRP head does better than {words}{wins}."
     if low > 0:
-        return f"The NRP head does worse than {words}: here its nonlinearity gains nothing."
+        return f"The NRP head does worse than {words}{wins}."
     return f"The NRP head is not shown to differ from {words}: the interval of their difference holds 0."

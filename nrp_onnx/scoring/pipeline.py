@@ -22,8 +22,12 @@ from nrp_onnx.files import write_json
 from nrp_onnx.notes import Notes
 from nrp_onnx.predictor.layer_span import read_span
 from nrp_onnx.predictor.search_file import read_search
-from nrp_onnx.predictor.trial_record import TRIALS_FILE, TrialRecord
+from nrp_onnx.predictor.trial_record import TrialRecord
 from nrp_onnx.recordings import Recordings, open_recordings
+from nrp_onnx.report.page import write_report
+from nrp_onnx.report.shown_images import keep_shown_images
+from nrp_onnx.scoring.brainscore import brainscore
+from nrp_onnx.scoring.ceilings import add_ceilings
 from nrp_onnx.scoring.choices import (
     choose_features,
     choose_folds,
@@ -35,7 +39,15 @@ from nrp_onnx.scoring.fitting import fit_folds, notes_on_layers
 from nrp_onnx.scoring.model_file import backbone_file
 from nrp_onnx.scoring.predictions import write_predictions
 from nrp_onnx.scoring.regions import score_regions
-from nrp_onnx.scoring.run_folder import PREDICTIONS_FILE, RESULT_FILE, claim_folder, run_fingerprint
+from nrp_onnx.scoring.run_folder import (
+    PREDICTIONS_FILE,
+    REPORT_FILE,
+    RESULT_FILE,
+    SITES_FILE,
+    TRIALS_FILE,
+    claim_folder,
+    run_fingerprint,
+)
 from nrp_onnx.scoring.splits import PAPER_PARTS, VALIDATION_SHARE, stratification
 
 SCHEMA_VERSION = 1
@@ -64,6 +76,7 @@ class ScoreOptions:
     seed: int = 0
     device: str = "auto"
     overwrite: bool = False
+    report: bool = True
     activations: Path | None = None
 
 
@@ -139,6 +152,8 @@ def _score(
     held = claim_folder(folder, settings, options.overwrite)
     if held is not None:
         notes.say(f"{folder} holds this very run, finished: nothing is computed again")
+        if options.report and not (folder / REPORT_FILE).is_file():
+            write_report([folder], folder / REPORT_FILE)
         return {**held, "folder": str(folder)}
     if keep_model:
         shutil.copyfile(model, folder / "backbone.onnx")
@@ -157,12 +172,17 @@ def _score(
     names = [feature.layer.name for feature in features]
     with _timed(timings, "fitting_s"):
         record = TrialRecord(folder / TRIALS_FILE, names)
-        spans = [read_span(layer, folder) for layer in activations]
+        spans = [read_span(layer) for layer in activations]
         fits = fit_folds(spans, names, recordings, folds, space, normalise, options.seed, record)
     for note in notes_on_layers(fits.n_directions):
         notes.say(note)
     with _timed(timings, "scoring_s"):
         regions = score_regions(recordings, fits, folds, options.seed)
+        add_ceilings(regions, recordings, fits, folds, options.seed, folder / SITES_FILE)
+    with _timed(timings, "brainscore_s"):
+        differing = [x for x, n in zip(spans, fits.n_directions.values(), strict=True) if n]
+        for name, found in brainscore(differing, recordings, notes).items():
+            regions[name]["brainscore"] = found
     nrp_error = float(np.mean([region["nrp_error"]["value"] for region in regions.values()]))
     units = "z" if normalise == "zscore" else recordings.units
     with _timed(timings, "export_s"):
@@ -251,6 +271,9 @@ def _score(
         "timings": timings,
     }
     write_json(folder / RESULT_FILE, result)
+    keep_shown_images(folder, recordings)
+    if options.report:
+        write_report([folder], folder / REPORT_FILE)
     return {**result, "folder": str(folder)}
 
 

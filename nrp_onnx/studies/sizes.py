@@ -11,10 +11,10 @@ from scipy import stats
 
 from nrp_onnx.errors import RunError
 from nrp_onnx.files import write_json
-from nrp_onnx.predictor.trial_record import TRIALS_FILE
 from nrp_onnx.report.sizes_figure import sizes_figure
 from nrp_onnx.report.study_figures import save_study_figure
 from nrp_onnx.scoring.finished_run import read_run
+from nrp_onnx.scoring.run_folder import TRIALS_FILE
 from nrp_onnx.studies.records import write_csv
 
 
