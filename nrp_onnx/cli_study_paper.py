@@ -71,6 +71,7 @@ def table1_command(
         seed=seed,
         device=device,
         overwrite=overwrite,
+        report=False,
     )
     study = study_table1(models or [], _opened(recordings, region), out, options, weights)
     _show(study, [table1(study), linear_table(study)], out, as_json)
@@ -114,6 +115,7 @@ def layers_command(
         seed=seed,
         device=device,
         overwrite=overwrite,
+        report=False,
     )
     study = study_layers(model, _opened(recordings, region), out, options)
     _show(study, [layers_study_table(study)], out, as_json)
@@ -177,6 +179,7 @@ def pruning_command(
         seed=seed,
         device=device,
         overwrite=overwrite,
+        report=False,
     )
     shares = _shares(sparsity)
     opened = _opened(recordings, region)

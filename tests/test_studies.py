@@ -36,7 +36,7 @@ from nrp_onnx.studies.table1 import study_table1
 from tests.conftest import assert_user_error, nrp_onnx
 
 QUICK = ("--search", "quick", "--folds", 3)
-QUICK_OPTIONS = ScoreOptions(search="quick", folds=3)
+QUICK_OPTIONS = ScoreOptions(search="quick", folds=3, report=False)
 FORMATS = ("svg", "pdf", "png")
 
 
@@ -102,6 +102,8 @@ def test_table1_has_what_the_paper_says_beside_what_is_measured(
         assert row["low"] < row["nrp_error"] < row["high"]
         assert row["V4_ols_mae"] == v4["ols"]["mae"]
         assert row["IT_ridge_r2"] == it["ridge"]["r2"]
+        assert row["V4_brainscore"] == result["regions"]["V4"]["brainscore"]["score"]
+        assert row["V4_pearson_r_normalised"] == v4["nrp"]["pearson_r_normalised"]
         assert [row["IT_low"], row["IT_high"]] == it["nrp"]["mae_ci95"]
     rank = study["rank_correlation"]
     expected = stats.spearmanr(table["nrp_error"], table["paper_top1"])

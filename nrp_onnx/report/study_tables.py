@@ -7,7 +7,7 @@ from rich.table import Table
 
 from nrp_onnx.report.table import difference_with_interval
 
-_R2 = "; R2: median over sites"
+_BESIDE = "; R2: median over sites, of the predictor left of it"
 
 
 def table1(study: Mapping[str, Any]) -> Table:
@@ -44,10 +44,10 @@ def table1(study: Mapping[str, Any]) -> Table:
 def linear_table(study: Mapping[str, Any]) -> Table:
     """The linear predictors of each network beside the NRP head, on the same activations."""
     regions = list(study["models"][0]["regions"])
-    table = Table(title=_title("Linear regression", study), caption=_units(study) + _R2)
+    table = Table(title=_title("Linear regression", study), caption=_units(study) + _BESIDE)
     table.add_column("network")
     for region in regions:
-        for heading in ("NRP-error", "least squares", "its R2", "ridge", "its R2"):
+        for heading in ("NRP-error", "least squares", "R2", "ridge", "R2", "Brain-Score"):
             table.add_column(f"{region}\n{heading}", justify="right")
     for record in study["models"]:
         cells = [_name(record)]
@@ -56,6 +56,7 @@ def linear_table(study: Mapping[str, Any]) -> Table:
             cells.append(_number(found["nrp_error"]))
             for name in ("ols", "ridge"):
                 cells += [_number(found[name]["mae"]), _number(found[name]["r2"])]
+            cells.append(_number(found["brainscore"]))
         table.add_row(*cells)
     return table
 
