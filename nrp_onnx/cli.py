@@ -11,7 +11,9 @@ import typer
 
 from nrp_onnx.cli_compare import compare_command
 from nrp_onnx.cli_convert import convert_command
+from nrp_onnx.cli_prune import prune_command
 from nrp_onnx.cli_recordings import recordings_app
+from nrp_onnx.cli_report import report_command
 from nrp_onnx.cli_study import study_app
 from nrp_onnx.errors import NrpOnnxError
 
@@ -25,6 +27,8 @@ app = typer.Typer(
 app.add_typer(recordings_app, name="recordings")
 app.add_typer(study_app, name="study")
 app.command("convert")(convert_command)
+app.command("report")(report_command)
+app.command("prune")(prune_command)
 app.command("compare")(compare_command)
 
 Model = Annotated[Path, typer.Argument(help="An ONNX backbone.")]
@@ -78,6 +82,7 @@ def score(
     overwrite: Annotated[
         bool, typer.Option(help="Replace another run; activations and trials that fit are kept.")
     ] = False,
+    report: Annotated[bool, typer.Option(help="Write report.html into the output folder.")] = True,
     as_json: AsJson = False,
 ) -> None:
     """Score a backbone: its NRP-error on neural recordings.
@@ -87,6 +92,7 @@ def score(
     from nrp_onnx.report.table import print_table, score_table
     from nrp_onnx.scoring.pipeline import ScoreOptions
     from nrp_onnx.scoring.pipeline import score as run
+    from nrp_onnx.scoring.run_folder import REPORT_FILE
 
     options = ScoreOptions(
         layers=layers,
@@ -101,6 +107,7 @@ def score(
         seed=seed,
         device=device,
         overwrite=overwrite,
+        report=report,
     )
     result = run(model, recordings, out, options)
     if as_json:
@@ -108,6 +115,8 @@ def score(
     else:
         print_table(score_table(result))
         print(f"Files: {result['folder']}")
+        if report:
+            print(f"Report: {Path(result['folder']) / REPORT_FILE}")
 
 
 @app.command()

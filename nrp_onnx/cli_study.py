@@ -6,12 +6,18 @@ from typing import Annotated
 
 import typer
 
-study_app = typer.Typer(help="Experiments: model recovery.", no_args_is_help=True)
+from nrp_onnx.cli_study_paper import (
+    layers_command,
+    pruning_command,
+    sizes_command,
+    table1_command,
+)
 
-
-@study_app.callback()
-def study() -> None:
-    """Experiments that are loops over scores."""
+study_app = typer.Typer(help="Experiments, each a loop over scores.", no_args_is_help=True)
+study_app.command("table1")(table1_command)
+study_app.command("layers")(layers_command)
+study_app.command("sizes")(sizes_command)
+study_app.command("pruning")(pruning_command)
 
 
 @study_app.command("recovery")

@@ -9,7 +9,7 @@ from sklearn.preprocessing import KernelCenterer
 
 from nrp_onnx.activations.layer_activations import LoadedLayer
 from nrp_onnx.predictor.arc_cosine import arc_cosine
-from nrp_onnx.predictor.baselines import BASELINES, predict_baselines
+from nrp_onnx.predictor.baselines import BASELINES, fit_baselines
 from nrp_onnx.predictor.layer_span import read_span
 from nrp_onnx.predictor.ridge import ALPHAS
 
@@ -38,7 +38,7 @@ def _joined(layers: list[np.ndarray]) -> np.ndarray:
 
 def _predict(layers: list[np.ndarray], y: np.ndarray) -> dict[str, np.ndarray]:
     spans = [read_span(LoadedLayer(x)) for x in layers]
-    return predict_baselines(spans, y[TRAIN], TRAIN, TEST)
+    return fit_baselines(spans, y[TRAIN], TRAIN, TEST).predictions
 
 
 @pytest.mark.parametrize("n_features", [(12,), (30, 15), (400,), (300, 12, 500)])
@@ -106,7 +106,7 @@ def test_missing_responses_are_left_out_per_site(name: str) -> None:
     y[:10, 1] = np.nan
     found = _predict(layers, y)[name]
     spans = [read_span(LoadedLayer(x)) for x in layers]
-    whole = predict_baselines(spans, y[TRAIN][:, [0, 2, 3]], TRAIN, TEST)[name]
+    whole = fit_baselines(spans, y[TRAIN][:, [0, 2, 3]], TRAIN, TEST).predictions[name]
     np.testing.assert_allclose(found[:, [0, 2, 3]], whole, atol=1e-8)
     x, rows = _joined(layers), TRAIN[10:]
     if name == "ols":
@@ -123,6 +123,6 @@ def test_missing_responses_are_left_out_per_site(name: str) -> None:
 
 def test_images_that_no_layer_tells_apart_leave_the_mean() -> None:
     y = _data((10,))[1]
-    for name, found in predict_baselines([], y[TRAIN], TRAIN, TEST).items():
+    for name, found in fit_baselines([], y[TRAIN], TRAIN, TEST).predictions.items():
         expected = np.repeat(y[TRAIN].mean(axis=0)[None], 20, axis=0)
         np.testing.assert_allclose(found, expected, err_msg=name)

@@ -72,7 +72,7 @@ def test_span_of_a_stored_layer_in_any_order_is_that_of_the_array(tmp_path) -> N
     np.testing.assert_array_equal(layer.read(np.array([30, 2, 48])), x[kept][[30, 2, 48]])
     moved = x[kept].astype(np.float64) - x[kept].mean(axis=0, dtype=np.float64)
     for block in (50, 333, 4096):
-        span = read_span(layer, tmp_path, block)
+        span = read_span(layer, block)
         scale = np.abs(moved @ moved.T).max()
         np.testing.assert_allclose(span.products / scale, moved @ moved.T / scale, atol=1e-6)
     np.testing.assert_allclose(span.norms, (x[kept].astype(np.float64) ** 2).sum(axis=1))

@@ -28,7 +28,9 @@ def test_linear_path_is_ridge_and_its_weights_give_its_rates(n_features: tuple[i
     ]
     y = layers[0][:, :8] @ rng.standard_normal((8, 3)) + rng.standard_normal((100, 3))
     y[:7, 1] = np.nan
-    path = fit_linear_path([read_span(LoadedLayer(x)) for x in layers], y[TRAIN], TRAIN)
+    path = fit_linear_path(
+        [read_span(LoadedLayer(x)) for x in layers], y[TRAIN], TRAIN, np.arange(100)
+    )
 
     parts = []
     for x in layers:

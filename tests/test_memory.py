@@ -28,7 +28,7 @@ def status(key):
 
 def run(name, n):
     layer = StoredLayer(folder / name, tuple(map(str, range(n))))
-    basis = fit_basis(read_span(layer, folder), np.arange(n - 20))
+    basis = fit_basis(read_span(layer), np.arange(n - 20))
     basis.fold(np.ones((int(sys.argv[3]), basis.n_directions)), layer)
 
 folder, n = Path(sys.argv[1]), int(sys.argv[2])

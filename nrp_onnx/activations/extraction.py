@@ -10,6 +10,7 @@ import numpy as np
 from nrp_onnx.activations.images import image_batches
 from nrp_onnx.activations.session import open_session
 from nrp_onnx.activations.store import LayerWriter, layer_path, stored_facts
+from nrp_onnx.backbone.computation import computation_digests
 from nrp_onnx.backbone.feature_graph import IMAGES, Feature, build_feature_graph, to_checked_proto
 from nrp_onnx.backbone.model import Backbone
 from nrp_onnx.backbone.preprocessing import Preprocessing
@@ -49,13 +50,14 @@ def extract_activations(
 ) -> Extraction:
     """Write the activations of all stimuli, one Parquet file a layer, unless they are there.
 
-    A file is there if its fingerprint fits: of the model's bytes, the preprocessing, the layer,
-    the reduction and the stimuli.
+    A file is there if its fingerprint fits: of all that the layer is computed from in the model, the
+    preprocessing, the reduction and the stimuli. So a model that differs later on finds it, too.
 
     Raises:
         ModelError, DeviceError, RecordingsError: if the model or an image cannot be used.
     """
     paths = [layer_path(folder, feature.layer.name) for feature in features]
+    computed = computation_digests(backbone, [feature.layer.tensor for feature in features])
     facts = [
         {
             "layer": feature.layer.name,
@@ -63,7 +65,10 @@ def extract_activations(
             "layout": feature.reduction.layout(feature.layer),
             "reduction": str(feature.reduction),
             "fingerprint": sha256_of_json(
-                [feature.fingerprint(backbone, preprocessing), recordings.stimuli_fingerprint]
+                [
+                    feature.fingerprint(computed[feature.layer.tensor], preprocessing),
+                    recordings.stimuli_fingerprint,
+                ]
             ),
         }
         for feature in features

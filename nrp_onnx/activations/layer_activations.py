@@ -1,4 +1,4 @@
-"""The activations of a layer, read a few images at a time, from wherever they are."""
+"""The activations of a layer, read a few images or a few features at a time, from wherever they are."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +24,10 @@ class LayerActivations(Protocol):
         """
         ...
 
+    def feature_blocks(self, width: int) -> Iterator[tuple[slice, np.ndarray]]:
+        """``width`` features at a time: which, and a new array of all images, float32 (n, width)."""
+        ...
+
     def read(self, places: np.ndarray) -> np.ndarray:
         """The activations of some images, float32 (k, D)."""
         ...
@@ -43,6 +47,11 @@ class LoadedLayer:
         for start in range(0, len(self.array), _IMAGES_A_BLOCK):
             block = self.array[start : start + _IMAGES_A_BLOCK]
             yield np.arange(start, start + len(block)), block
+
+    def feature_blocks(self, width: int) -> Iterator[tuple[slice, np.ndarray]]:
+        for start in range(0, self.array.shape[1], width):
+            block = slice(start, start + width)
+            yield block, self.array[:, block].copy()
 
     def read(self, places: np.ndarray) -> np.ndarray:
         found: np.ndarray = self.array[places]

@@ -2,6 +2,7 @@
 
 import json
 import re
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,34 @@ class StoredLayer:
     def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """See `nrp_onnx.activations.layer_activations.LayerActivations`."""
         yield from self._blocks_of(np.arange(self.shape[0]))
+
+    def feature_blocks(self, width: int) -> Iterator[tuple[slice, np.ndarray]]:
+        """See `nrp_onnx.activations.layer_activations.LayerActivations`.
+
+        The file holds images, so a first pass sorts it into blocks of features in a scratch file
+        beside it, of 4 n D bytes, which is gone afterwards. Ordinary reads and writes leave the
+        pages of that file to the operating system; those of a memory map would be this process's.
+        """
+        n, n_features = self.shape
+        with tempfile.TemporaryFile(dir=self._path.parent) as file:
+            order: list[np.ndarray] = []
+            written = 0
+            for places, rows in self.blocks():
+                for start in range(0, n_features, width):
+                    part = np.ascontiguousarray(rows[:, start : start + width])
+                    # Blocks before this one are n images long; in this one, some are written.
+                    file.seek(4 * (n * start + written * part.shape[1]))
+                    file.write(part.data)
+                order.append(places)
+                written += len(places)
+            stored = np.concatenate(order)
+            for start in range(0, n_features, width):
+                part = np.empty((n, min(width, n_features - start)), np.float32)
+                file.seek(4 * n * start)
+                file.readinto(part.data)
+                block = np.empty_like(part)
+                block[stored] = part
+                yield slice(start, start + part.shape[1]), block
 
     def read(self, places: np.ndarray) -> np.ndarray:
         """See `nrp_onnx.activations.layer_activations.LayerActivations`."""

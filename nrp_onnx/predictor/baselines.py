@@ -5,6 +5,8 @@ of their arc-cosine kernel the kernel ridge.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -14,22 +16,35 @@ from nrp_onnx.predictor.joined_span import (
     JoinedSpan,
     Spectrum,
     join_layers,
-    spectrum_of_features,
     spectrum_of_products,
 )
 from nrp_onnx.predictor.layer_span import LayerSpan, centred
+from nrp_onnx.predictor.linear_path import LinearPath
 from nrp_onnx.predictor.missing import response_patterns
 from nrp_onnx.predictor.pls import predict_pls
-from nrp_onnx.predictor.ridge import ridge
+from nrp_onnx.predictor.ridge import fit_ridge
 
 BASELINES = ("mean", "ols", "ridge", "pls", "kernel")
 
 Predictions = dict[str, np.ndarray]
 
 
-def predict_baselines(
+@dataclass(frozen=True, eq=False)
+class Baselines:
+    """Fitted baselines.
+
+    Attributes:
+        predictions: for each of `BASELINES` float64 (n_new, n_sites).
+        ridge: the one of that name, with its weights; None where no layer tells images apart.
+    """
+
+    predictions: Predictions
+    ridge: LinearPath | None
+
+
+def fit_baselines(
     layers: Sequence[LayerSpan], y: np.ndarray, train: np.ndarray, new: np.ndarray
-) -> Predictions:
+) -> Baselines:
     """Fit every baseline on the training images and predict the new ones.
 
     Where responses are missing, sites that miss the same images are fitted together, without them.
@@ -38,44 +53,57 @@ def predict_baselines(
         layers: in which the training images differ; if there are none, all predict the mean.
         y: float64 (n_train, n_sites), NaN = missing.
         train, new: places of images.
-
-    Returns:
-        For each of `BASELINES` float64 (n_new, n_sites).
     """
-    joined = join_layers(layers, train) if layers else None
     found = {name: np.empty((len(new), y.shape[1])) for name in BASELINES}
+    joined = join_layers(layers, train) if layers else None
+    path = LinearPath.empty(joined, train, y.shape[1]) if joined else None
     for rows, sites in response_patterns(~np.isnan(y)):
         recorded = y[np.ix_(rows, sites)]
-        for name, predicted in _predict(joined, recorded, train[rows], new).items():
-            found[name][:, sites] = predicted
-    return found
+        predicted = dict.fromkeys(BASELINES, np.repeat(recorded.mean(0)[None], len(new), axis=0))
+        if path:
+            path.at_mean[sites], path.rates[np.ix_(new, sites)] = (
+                recorded.mean(0),
+                predicted["mean"],
+            )
+        around = joined.around(train[rows]) if joined else None
+        if around and path and around.products[np.ix_(train[rows], train[rows])].any():
+            linear, kernel = map_on_cores(
+                lambda fit: fit(),
+                [
+                    partial(_fit_linear, around, recorded, train, rows, new, sites, path),
+                    partial(_fit_kernel, around, recorded, train[rows], new),
+                ],
+            )
+            predicted |= linear | kernel
+        for name, rates in predicted.items():
+            found[name][:, sites] = rates
+    return Baselines(found, path)
 
 
-def _predict(
-    joined: JoinedSpan | None, y: np.ndarray, train: np.ndarray, new: np.ndarray
+def _fit_linear(
+    around: JoinedSpan,
+    y: np.ndarray,
+    train: np.ndarray,
+    rows: np.ndarray,
+    new: np.ndarray,
+    sites: np.ndarray,
+    path: LinearPath,
 ) -> Predictions:
-    mean = np.repeat(y.mean(axis=0, keepdims=True), len(new), axis=0)
-    around = None if joined is None else joined.around(train)
-    if around is None or not around.products[np.ix_(train, train)].any():
-        return dict.fromkeys(BASELINES, mean)
+    spectrum = around.spectrum(train[rows], new)
+    ridge = fit_ridge(spectrum, y)
+    path.set_sites(sites, rows, around, spectrum, ridge, new)
+    return {
+        "ols": least_squares(spectrum, y),
+        "ridge": ridge.predict(spectrum),
+        "pls": predict_pls(spectrum.coordinates, y, spectrum.new),
+    }
 
-    def linear() -> Predictions:
-        if around.features is not None:
-            spectrum = spectrum_of_features(around.features, train, new)
-        else:
-            spectrum = spectrum_of_products(around.products, train, new)
-        return {
-            "ols": least_squares(spectrum, y),
-            "ridge": ridge(spectrum, y),
-            "pls": predict_pls(spectrum.coordinates, y, spectrum.new),
-        }
 
-    def kernel() -> Predictions:
-        products = centred(arc_cosine(around.products), train)
-        return {"kernel": ridge(spectrum_of_products(products, train, new), y)}
-
-    first, second = map_on_cores(lambda fit: fit(), [linear, kernel])
-    return {"mean": mean, **first, **second}
+def _fit_kernel(
+    around: JoinedSpan, y: np.ndarray, train: np.ndarray, new: np.ndarray
+) -> Predictions:
+    spectrum = spectrum_of_products(centred(arc_cosine(around.products), train), train, new)
+    return {"kernel": fit_ridge(spectrum, y).predict(spectrum)}
 
 
 def least_squares(spectrum: Spectrum, y: np.ndarray) -> np.ndarray:

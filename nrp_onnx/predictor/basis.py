@@ -65,7 +65,7 @@ class Basis:
 def weights_of_features(
     weights: np.ndarray, train: np.ndarray, activations: LayerActivations
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Weights of training images as weights of features; the activations are read once.
+    """Weights of training images as weights of features; the activations are read once, by blocks.
 
     Args:
         weights: float64 (units, n_train), of the products with the centred training images.
@@ -75,21 +75,12 @@ def weights_of_features(
         The weights on activations less the mean of the training images, float64 (units, D), and
         this mean, float64 (D,).
     """
-    n_features = activations.shape[1]
-    column = np.full(activations.shape[0], -1)
-    column[train] = np.arange(len(train))
-    mean, folded = np.zeros(n_features), np.zeros((len(weights), n_features))
-    for places, rows in activations.blocks():
-        used = column[places] >= 0
-        for start in range(0, n_features, FEATURES_A_BLOCK):
-            block = slice(start, start + FEATURES_A_BLOCK)
-            some = rows[used, block].astype(np.float64)
-            mean[block] += some.sum(axis=0)
-            folded[:, block] += weights[:, column[places][used]] @ some
-    mean /= len(train)
-    # The weights of all images add up to 0, but for rounding, as the images are centred.
-    for unit, total in zip(folded, weights.sum(axis=1), strict=True):
-        unit -= total * mean
+    mean, folded = np.empty(activations.shape[1]), np.empty((len(weights), activations.shape[1]))
+    for block, of_all in activations.feature_blocks(FEATURES_A_BLOCK):
+        some = of_all[train].astype(np.float64)
+        mean[block] = some.mean(axis=0)
+        some -= mean[block]
+        folded[:, block] = weights @ some
     return folded, mean
 
 

@@ -21,6 +21,7 @@ def fit_predictor(
     space: SearchSpace,
     images: SearchImages,
     spans: Sequence[LayerSpan],
+    ridge: LinearPath | None,
     seed: int,
     advance: Callable[[int], None],
     record: TrialRecord,
@@ -36,6 +37,7 @@ def fit_predictor(
 
     Args:
         spans: of the candidate layers in which the training images differ, for the linear path.
+        ridge: the linear path that was fitted to all training images.
         advance: called with the number of heads that are done with; `n_heads` in sum.
 
     Returns:
@@ -43,20 +45,16 @@ def fit_predictor(
     """
     trials = search_head(space, images, seed, advance, record, fold)
     config = _chosen(trials)
-    of_config = [trial for trial in trials if trial.config == config]
-    best = of_config[0]
+    best = next(trial for trial in trials if trial.config == config)
     # One head without refitting is the paper's; only its seed of least error is kept.
-    judged = of_config if space.members else of_config[:1]
+    judged = [trial for trial in trials if trial.config == config] if space.members else [best]
     heads = tuple(trial.head for trial in with_heads(judged, images, space.plan))
-    share, linear = np.zeros(images.targets.shape[1]), None
-    if spans and any(space.linear_shares):
+    share = np.zeros(images.targets.shape[1])
+    if ridge and any(space.linear_shares):
         share = _shares(space.linear_shares, images, spans, heads, config)
-    train = torch.cat([images.fit, images.validation]).sort().values
-    if share.any():
-        linear = fit_linear_path(spans, images.targets[train].double().numpy(), train.numpy())
     if space.members:
-        heads = _refit(space, images, config, best, train, seed, advance)
-    return NrpPredictor(config.layers, heads, linear, share), best
+        heads = _refit(space, images, config, best, seed, advance)
+    return NrpPredictor(config.layers, heads, ridge if share.any() else None, share), best
 
 
 def n_heads(space: SearchSpace, n_layers: int) -> int:
@@ -80,7 +78,7 @@ def _shares(
 ) -> np.ndarray:
     fit, validation = images.fit.numpy(), images.validation.numpy()
     targets = images.targets.double().numpy()
-    path: LinearPath = fit_linear_path(spans, targets[fit], fit)
+    path = fit_linear_path(spans, targets[fit], fit, validation)
     of_heads = mean_rates(heads, [images.inputs[place] for place in config.layers], validation)
     of_path, recorded = path.rates[validation], targets[validation]
     chosen = np.zeros(targets.shape[1])
@@ -99,7 +97,6 @@ def _refit(
     images: SearchImages,
     config: HeadConfig,
     best: Trial,
-    train: torch.Tensor,
     seed: int,
     advance: Callable[[int], None],
 ) -> tuple[NrpHead, ...]:
@@ -110,6 +107,7 @@ def _refit(
         if space.plan.schedule == "cosine"
         else replace(space.plan, max_epochs=max(best.epochs, 1))
     )
+    train = torch.cat([images.fit, images.validation]).sort().values
     refitted = train_heads(
         images.inputs,
         images.targets,

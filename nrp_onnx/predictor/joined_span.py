@@ -28,6 +28,12 @@ class JoinedSpan:
         features = None if self.features is None else self.features - self.features[rows].mean(0)
         return JoinedSpan(centred(self.products, rows), features, self.scales)
 
+    def spectrum(self, train: np.ndarray, new: np.ndarray) -> "Spectrum":
+        """Of the images ``train``, around whose mean this is."""
+        if self.features is not None:
+            return spectrum_of_features(self.features, train, new)
+        return spectrum_of_products(self.products, train, new)
+
 
 def join_layers(layers: Sequence[LayerSpan], train: np.ndarray) -> JoinedSpan:
     """Join layers, each scaled so that a training image's mean square distance from the mean is 1.

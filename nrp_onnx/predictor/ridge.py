@@ -1,5 +1,7 @@
 """Ridge regression of all sites at once from one spectrum; alpha per site by leave-one-out."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from nrp_onnx.predictor.joined_span import Spectrum
@@ -8,21 +10,33 @@ from nrp_onnx.predictor.joined_span import Spectrum
 ALPHAS = np.logspace(-4, 4, 17)
 
 
-def ridge(spectrum: Spectrum, y: np.ndarray) -> np.ndarray:
-    """Ridge predictions for the new images, each site at the alpha of least leave-one-out error.
+@dataclass(frozen=True, eq=False)
+class Ridge:
+    """Ridge regression of all sites on a spectrum U S V^T.
+
+    Attributes:
+        turned: float64 (r, n_sites); U times this are the weights of the training images, and S
+            times this those of the directions V.
+        mean: of the responses, float64 (n_sites,).
+    """
+
+    turned: np.ndarray
+    mean: np.ndarray
+
+    def predict(self, spectrum: Spectrum) -> np.ndarray:
+        """Rates of the spectrum's new images, float64 (n_new, n_sites)."""
+        rates: np.ndarray = (spectrum.new * np.sqrt(spectrum.squares)) @ self.turned + self.mean
+        return rates
+
+
+def fit_ridge(spectrum: Spectrum, y: np.ndarray) -> Ridge:
+    """Ridge, each site at the alpha of least leave-one-out error.
 
     Args:
         y: float64 (n_train, n_sites).
-
-    Returns:
-        float64 (n_new, n_sites).
     """
-    alphas = choose_alphas(spectrum, y)
-    mean = y.mean(axis=0)
-    turned = spectrum.left.T @ (y - mean)
-    s = np.sqrt(spectrum.squares)[:, None]
-    predicted: np.ndarray = spectrum.new @ (turned * (s / (s**2 + alphas))) + mean
-    return predicted
+    alphas, mean = choose_alphas(spectrum, y), y.mean(axis=0)
+    return Ridge(spectrum.left.T @ (y - mean) / (spectrum.squares[:, None] + alphas), mean)
 
 
 def choose_alphas(spectrum: Spectrum, y: np.ndarray) -> np.ndarray:

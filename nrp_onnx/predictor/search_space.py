@@ -104,7 +104,7 @@ class SearchSpace:
 #: ``paper`` is the kind of grid that the paper searches; ``quick`` is for a first look and for CI.
 PRESETS = {
     "paper": SearchSpace(layers=("all", "each"), sizes=((64, 128), (256, 256))),
-    "quick": SearchSpace(directions=256, plan=TrainingPlan(max_epochs=40, patience=6)),
+    "quick": SearchSpace(directions=128, plan=TrainingPlan(max_epochs=40, patience=6)),
     "default": SearchSpace(
         sizes=((128, 256),),
         learning_rates=(1e-3,),
@@ -115,7 +115,7 @@ PRESETS = {
         directions=256,
         members=8,
         linear_shares=(0.0, 0.25, 0.5, 0.75),
-        plan=TrainingPlan(max_epochs=40, max_steps=1200, patience=40, schedule="cosine"),
+        plan=TrainingPlan(max_epochs=40, max_steps=900, patience=40, schedule="cosine"),
     ),
     "thorough": SearchSpace(
         layers=("all", "greedy"),

@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 from nrp_onnx.files import whole_file
 from nrp_onnx.predictor.job import HeadConfig, Job, Trial
 
-TRIALS_FILE = "trials.parquet"
 _SCHEMA = pa.schema(
     [
         ("fold", pa.int32()),

@@ -138,3 +138,23 @@ def _check_alike(run: FinishedRun, other: FinishedRun) -> None:
 
 def _short(fact: str | tuple[str, ...]) -> str:
     return f"{len(fact)} of them" if isinstance(fact, tuple) else fact[:12]
+
+
+def nrp_error_interval(folder: Path, seed: int = 0) -> tuple[float, float]:
+    """The 95 % interval of a run's NRP-error, the mean over regions.
+
+    Raises:
+        RunError: if the run cannot be read.
+    """
+    return percentile_interval(_Scored.of(read_run(folder), seed).means)
+
+
+def paired_difference(folder: Path, other: Path, seed: int = 0) -> dict[str, Any]:
+    """A run's NRP-error less that of another, as in ``pairs`` of `compare_runs`.
+
+    Raises:
+        RunError: if a run cannot be read, or the two do not belong together.
+    """
+    first, second = read_run(folder), read_run(other)
+    _check_alike(first, second)
+    return _pair(_Scored.of(first, seed), _Scored.of(second, seed), seed)

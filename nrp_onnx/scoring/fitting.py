@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nrp_onnx.predictor.baselines import BASELINES, predict_baselines
+from nrp_onnx.predictor.baselines import BASELINES, fit_baselines
 from nrp_onnx.predictor.basis import Basis, fit_basis
 from nrp_onnx.predictor.cores import map_on_cores
 from nrp_onnx.predictor.fit_predictor import fit_predictor, n_heads
@@ -123,8 +123,8 @@ def fit_folds(
             differing = [
                 span for span, basis in zip(layers, bases, strict=True) if basis.n_directions
             ]
-            baselines = predict_baselines(differing, targets[train], train, test)
-            for name, predicted in baselines.items():
+            baselines = fit_baselines(differing, targets[train], train, test)
+            for name, predicted in baselines.predictions.items():
                 predictions[name][test] = restore(predicted)
             images = SearchImages(
                 [torch.from_numpy(basis.coordinates) for basis in bases],
@@ -134,7 +134,7 @@ def fit_folds(
                 regions,
             )
             predictor, chosen = fit_predictor(
-                space, images, differing, seed + number, advance, record, number
+                space, images, differing, baselines.ridge, seed + number, advance, record, number
             )
             predictions["nrp"][test] = restore(predictor.rates(images.inputs, test))
             best.append(

@@ -22,8 +22,10 @@ from nrp_onnx.files import write_json
 from nrp_onnx.notes import Notes
 from nrp_onnx.predictor.layer_span import read_span
 from nrp_onnx.predictor.search_file import read_search
-from nrp_onnx.predictor.trial_record import TRIALS_FILE, TrialRecord
+from nrp_onnx.predictor.trial_record import TrialRecord
 from nrp_onnx.recordings import Recordings, open_recordings
+from nrp_onnx.report.page import write_report
+from nrp_onnx.report.shown_images import keep_shown_images
 from nrp_onnx.scoring.brainscore import brainscore
 from nrp_onnx.scoring.ceilings import add_ceilings
 from nrp_onnx.scoring.choices import (
@@ -39,8 +41,10 @@ from nrp_onnx.scoring.predictions import write_predictions
 from nrp_onnx.scoring.regions import score_regions
 from nrp_onnx.scoring.run_folder import (
     PREDICTIONS_FILE,
+    REPORT_FILE,
     RESULT_FILE,
     SITES_FILE,
+    TRIALS_FILE,
     claim_folder,
     run_fingerprint,
 )
@@ -52,7 +56,13 @@ _PACKAGES = ("nrp-onnx", "numpy", "onnx", "onnx-ir", "torch", "scikit-learn", "i
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """What a user can choose about a score; the defaults are those of the command line."""
+    """What a user can choose about a score; the defaults are those of the command line.
+
+    Attributes:
+        activations: the folder of the activations; None: one in the output folder. Models that are
+            scored one after the other can share one: what is the same in the next is not computed
+            again, what is not is replaced.
+    """
 
     layers: str = "auto"
     reduce: str = "auto"
@@ -66,6 +76,8 @@ class ScoreOptions:
     seed: int = 0
     device: str = "auto"
     overwrite: bool = False
+    report: bool = True
+    activations: Path | None = None
 
 
 def score(
@@ -140,6 +152,8 @@ def _score(
     held = claim_folder(folder, settings, options.overwrite)
     if held is not None:
         notes.say(f"{folder} holds this very run, finished: nothing is computed again")
+        if options.report and not (folder / REPORT_FILE).is_file():
+            write_report([folder], folder / REPORT_FILE)
         return {**held, "folder": str(folder)}
     if keep_model:
         shutil.copyfile(model, folder / "backbone.onnx")
@@ -150,7 +164,7 @@ def _score(
             preprocessing,
             features,
             recordings,
-            folder / "activations",
+            options.activations or folder / "activations",
             options.device,
             notes,
         )
@@ -158,7 +172,7 @@ def _score(
     names = [feature.layer.name for feature in features]
     with _timed(timings, "fitting_s"):
         record = TrialRecord(folder / TRIALS_FILE, names)
-        spans = [read_span(layer, folder) for layer in activations]
+        spans = [read_span(layer) for layer in activations]
         fits = fit_folds(spans, names, recordings, folds, space, normalise, options.seed, record)
     for note in notes_on_layers(fits.n_directions):
         notes.say(note)
@@ -257,6 +271,9 @@ def _score(
         "timings": timings,
     }
     write_json(folder / RESULT_FILE, result)
+    keep_shown_images(folder, recordings)
+    if options.report:
+        write_report([folder], folder / REPORT_FILE)
     return {**result, "folder": str(folder)}
 
 

@@ -150,9 +150,7 @@ def _candidates(
     found = []
     for feature, path in zip(features, extraction.paths, strict=True):
         layer = StoredLayer(path, stimuli.stimulus_ids)
-        found.append(
-            _Candidate(f"{model.stem}:{feature.layer.name}", layer, read_span(layer, folder))
-        )
+        found.append(_Candidate(f"{model.stem}:{feature.layer.name}", layer, read_span(layer)))
     return found, {
         "file": model.name,
         "sha256": backbone.sha256,
