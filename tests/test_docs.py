@@ -21,7 +21,7 @@ from tests.recordings.brainio_file import write_assembly
 ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))]
 #: Pages whose commands take the recordings and the run of the README.
-AFTER_README = ("docs/studies.md",)
+AFTER_README = ("docs/studies.md", "docs/reading-a-score.md")
 #: Commands that have a test of their own: of the demo, and of flax in its own environment.
 NOT_RUN = ("nrp-onnx demo", "nrp-onnx convert jax:")
 
