@@ -1,6 +1,6 @@
 """How much sooner a search ends when its heads train side by side than one by one in PyTorch.
 
-Usage: python benchmarks/fused_search.py [--epochs 2] [--repeats 3]
+Usage: python benchmarks/fused_search.py [--epochs 2] [--repeats 3] [--cpu]
 
 24 kinds of head with 3 seeds each, on 2,560 simulated images, 5 layers of 1,024 features, 168 sites.
 One by one means nn.Linear, autograd and torch.optim.Adam, with the number of threads and the kind of
@@ -8,7 +8,7 @@ Adam that are fastest. The sides take turns, and the best turn of each counts. T
 whole searches with one seed: raw features one by one, against 256 directions of each layer and
 successive halving. The seconds of ours are all that it takes, the directions too; those one by one are
 the epochs that each head trains there, which `train_heads` finds as it computes the same, times the
-milliseconds of an epoch.
+milliseconds of an epoch. On a machine that others use, --cpu counts milliseconds of CPU, on one thread.
 """
 
 import argparse
@@ -116,13 +116,6 @@ def train_side_by_side(
     return train_heads(inputs, targets, FIT, VALIDATION, regions, jobs, plan, lambda _: None)
 
 
-def seconds(function: Callable[[], object]) -> float:
-    """How long a call takes."""
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
-
-
 @contextmanager
 def torch_threads(number: int) -> Iterator[None]:
     """Let PyTorch use so many threads."""
@@ -142,24 +135,28 @@ class Side:
     threads: int
     run: Callable[[], object]
     n_head_epochs: int
+    clock: Callable[[], float]
     best: float = float("inf")
 
     def turn(self) -> None:
         """Run once."""
         with torch_threads(self.threads):
-            self.best = min(self.best, 1e3 * seconds(self.run) / self.n_head_epochs)
+            start = self.clock()
+            self.run()
+            self.best = min(self.best, 1e3 * (self.clock() - start) / self.n_head_epochs)
 
 
-def equal_epochs(epochs: int, repeats: int) -> dict[str, Side]:
+def equal_epochs(
+    epochs: int, repeats: int, cores: int, clock: Callable[[], float]
+) -> dict[str, Side]:
     """Both sides on the same inputs for the same epochs."""
     inputs, targets = simulate()
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
     sides = {}
     for fused in (False, True):
         probes = [
-            Side("", n, lambda f=fused: train_one_by_one(inputs, targets, ONCE[-1:], 1, f), 1)
+            Side(
+                "", n, lambda f=fused: train_one_by_one(inputs, targets, ONCE[-1:], 1, f), 1, clock
+            )
             for n in sorted({1, cores})
         ]
         for probe in probes * 2:
@@ -170,6 +167,7 @@ def equal_epochs(epochs: int, repeats: int) -> dict[str, Side]:
             threads,
             lambda f=fused: train_one_by_one(inputs, targets, ONCE, epochs, f),
             epochs * len(ONCE),
+            clock,
         )
     plan = TrainingPlan(epochs, epochs)
     for threads in sorted({1, cores}):
@@ -178,6 +176,7 @@ def equal_epochs(epochs: int, repeats: int) -> dict[str, Side]:
             threads,
             lambda: train_side_by_side(inputs, targets, JOBS, plan),
             epochs * len(JOBS),
+            clock,
         )
     for _ in range(repeats):
         for side in sides.values():
@@ -197,23 +196,23 @@ class WholeSearch:
     seconds_directions: float
 
 
-def whole_searches() -> WholeSearch:
+def whole_searches(clock: Callable[[], float]) -> WholeSearch:
     """The search on raw features with early stopping, and ours with directions and halving."""
     inputs, targets = simulate()
     plan = TrainingPlan(MAX_EPOCHS, PATIENCE)
     raw = train_side_by_side(inputs, targets, ONCE, plan)
-    start = time.perf_counter()
+    start = clock()
     spans = map_on_cores(read_span, [LoadedLayer(x.numpy()) for x in inputs])
     bases = map_on_cores(partial(fit_basis, train=FIT.numpy(), most=DIRECTIONS), spans)
     coordinates = [torch.from_numpy(basis.coordinates) for basis in bases]
-    directions = time.perf_counter() - start
+    directions = clock() - start
     ours = train_side_by_side(coordinates, targets, ONCE, replace(plan, halving=True))
     return WholeSearch(
         min(trial.validation_mae for trial in raw),
         min(trial.validation_mae for trial in ours),
         sum(len(trial.curve) for trial in raw),
         sum(len(trial.curve) for trial in ours),
-        time.perf_counter() - start,
+        clock() - start,
         directions,
     )
 
@@ -223,11 +222,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--cpu", action="store_true")
     given = parser.parse_args()
-    sides = equal_epochs(given.epochs, given.repeats)
+    clock, cores = time.perf_counter, torch.get_num_threads()
+    if given.cpu:
+        clock, cores = time.process_time, 1
+    sides = equal_epochs(given.epochs, given.repeats, cores, clock)
     plain, plain_fused, *stacks = sides.values()
     ours, alone = stacks[-1], stacks[0]
-    found = whole_searches()
+    with torch_threads(cores):
+        found = whole_searches(clock)
     seconds_raw = found.epochs_raw * plain.best / 1e3
     print(
         f"\n{len(CONFIGS)} kinds of head x {len(SEEDS)} seeds; {N_IMAGES} images, {N_LAYERS} layers "
@@ -240,7 +244,9 @@ def main() -> None:
     print(
         f"| whole search, {DIRECTIONS} directions, halving | {seconds_raw / found.seconds_span:.2f} |"
     )
-    print("\n| side | threads | ms a head and epoch |\n|---|---|---|")
+    print(
+        f"\n| side | threads | ms{' of CPU' if given.cpu else ''} a head and epoch |\n|---|---|---|"
+    )
     for side in sides.values():
         print(f"| {side.name} | {side.threads} | {side.best:.1f} |")
     print(

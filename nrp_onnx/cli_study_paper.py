@@ -34,8 +34,12 @@ def table1_command(
         typer.Argument(help="ONNX backbones. [default: the paper's eight networks, converted]"),
     ] = None,
     weights: Annotated[
-        str, typer.Option(help="Of the paper's networks: imagenet (downloaded) or none (random).")
-    ] = "imagenet",
+        str | None,
+        typer.Option(
+            help="Of the paper's networks: imagenet (downloaded) or none (random). "
+            "[default: imagenet]"
+        ),
+    ] = None,
     recordings: RecordingsName = None,
     reduce: Reduce = "auto",
     preprocess: Preprocess = None,
@@ -53,7 +57,7 @@ def table1_command(
 
     Example: nrp-onnx study table1 --recordings majajhong2015 -o table1
     """
-    from nrp_onnx.report.study_tables import table1
+    from nrp_onnx.report.study_tables import linear_table, table1
     from nrp_onnx.scoring.pipeline import ScoreOptions
     from nrp_onnx.studies.table1 import study_table1
 
@@ -67,9 +71,10 @@ def table1_command(
         seed=seed,
         device=device,
         overwrite=overwrite,
+        report=False,
     )
     study = study_table1(models or [], _opened(recordings, region), out, options, weights)
-    _show(study, [table1(study)], out, as_json)
+    _show(study, [table1(study), linear_table(study)], out, as_json)
 
 
 def layers_command(
@@ -110,6 +115,7 @@ def layers_command(
         seed=seed,
         device=device,
         overwrite=overwrite,
+        report=False,
     )
     study = study_layers(model, _opened(recordings, region), out, options)
     _show(study, [layers_study_table(study)], out, as_json)
@@ -173,6 +179,7 @@ def pruning_command(
         seed=seed,
         device=device,
         overwrite=overwrite,
+        report=False,
     )
     shares = _shares(sparsity)
     opened = _opened(recordings, region)

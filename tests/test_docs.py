@@ -20,6 +20,8 @@ from tests.recordings.brainio_file import write_assembly
 
 ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))]
+#: Pages whose commands take the recordings and the run of the README.
+AFTER_README = ("docs/studies.md", "docs/reading-a-score.md")
 #: Commands that have a test of their own: of the demo, and of flax in its own environment.
 NOT_RUN = ("nrp-onnx demo", "nrp-onnx convert jax:")
 
@@ -40,7 +42,8 @@ def desk(raw_data: Path, model_path: Path, tmp_path_factory: pytest.TempPathFact
     shutil.make_archive(str(folder / "images"), "zip", raw_data / "images")
     for name in ("rates.npy", "stimuli.csv"):
         shutil.copy(raw_data / name, folder)
-    shutil.copy(model_path, folder / "model.onnx")
+    for name in ("model.onnx", "other.onnx"):
+        shutil.copy(model_path, folder / name)
     pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(folder / "image.png")
     (folder / "my_models.py").write_text(
@@ -75,6 +78,8 @@ def _recordings_of_other_kinds(folder: Path, rates: np.ndarray) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_commands_of_a_page_run(page: str, desk: Path) -> None:
+    if page in AFTER_README and not (desk / "runs" / "model").exists():
+        test_commands_of_a_page_run("README.md", desk)
     for command in commands(page):
         run = nrp_onnx(*shlex.split(command)[1:], cwd=desk)
         assert run.returncode == 0, f"{command}\n{run.stderr}"

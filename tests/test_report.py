@@ -82,21 +82,32 @@ class _Tables(HTMLParser):
             self.tables[-1][-1][-1] += data
 
 
+def _shown(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
 def _figures(page: str) -> list[str]:
     return re.findall(r"<svg.*?</svg>", page, re.DOTALL)
 
 
 def test_the_table_has_the_numbers_of_the_result(run_folder: Path) -> None:
     result = json.loads((run_folder / "result.json").read_text())
-    heading, *rows = _Tables((run_folder / "report.html").read_text()).tables[0]
-    assert heading[:4] == ["Region", "Predictor", "Error", "95 % interval"]
+    tables = _Tables((run_folder / "report.html").read_text()).tables
+    heading, *rows = tables[0]
+    assert heading[:3] == ["Region", "Predictor", "Error, 95 % interval"]
     found = result["regions"]["V4"]
     assert len(rows) == len(found["predictors"]) == 6
     for row, numbers in zip(rows, found["predictors"].values(), strict=True):
         low, high = numbers["mae_ci95"]
-        assert row[2:4] == [f"{numbers['mae']:.3f}", f"{low:.3f} to {high:.3f}"]
+        assert row[2] == f"{numbers['mae']:.3f} ({low:.3f} to {high:.3f})"
+        cells = dict(zip(heading, row, strict=True))
+        assert cells["r, normalised"].replace("−", "-") == _shown(numbers["pearson_r_normalised"])
+    heading, row = tables[1]
+    brainscore = [_shown(found["brainscore"][key]) for key in ("score", "r", "ceiling")]
+    beside = [_shown(found["noise_floor"]), _shown(found["reliability"]), *brainscore]
+    assert [cell.replace("−", "-") for cell in row] == ["V4", "6", *beside]
     paired = found["comparisons"]["ridge"]
-    ridge = dict(zip(heading, rows[2], strict=True))
+    ridge = dict(zip(tables[0][0], rows[2], strict=True))
     low, high = paired["ci95"]
     words = f"{paired['difference']:+.3f} ({low:+.3f} to {high:+.3f})"
     assert ridge["Head less it, 95 % interval"] == words.replace("-", "−")
@@ -116,7 +127,7 @@ def test_sites_are_ranked_by_their_correlation_and_shown_with_their_images(
         for i in range(6)
     ]
     page = (run_folder / "report.html").read_text()
-    shown = re.findall(r"<h5>(\S+) <small>rank (\d) of 6.*?<p>r (-?[\d.]+);", page, re.DOTALL)
+    shown = re.findall(r"<h5>(\S+) <small>rank (\d) of 6.*?<p>r (-?[\d.]+)[,;]", page, re.DOTALL)
     sites = pd.read_csv(recordings_folder / "sites.csv")["site_id"].to_list()
     expected = [(sites[i], str(n + 1), f"{r[i]:.2f}") for n, i in enumerate(np.argsort(r)[::-1])]
     assert shown == expected
@@ -211,9 +222,7 @@ def test_the_page_fits_and_sorts_in_a_browser(width: int, run_folder: Path, brow
     assert browser.value(_MISPLACED) == []
     result = json.loads((run_folder / "result.json").read_text())
     errors = [found["mae"] for found in result["regions"]["V4"]["predictors"].values()]
-    column = (
-        "[...document.querySelector('table').tBodies[0].rows].map(row => row.cells[2].textContent)"
-    )
+    column = "[...document.querySelector('table').tBodies[0].rows].map(row => row.cells[2].textContent.split(' ')[0])"
     click = "document.querySelectorAll('th button')[2].click()"
     assert browser.value(column) == [f"{error:.3f}" for error in errors]
     browser.value(click)

@@ -82,7 +82,7 @@ def test_the_ceilings_are_those_of_the_stored_sites(
     region = json.loads((run_folder / "result.json").read_text())["regions"]["V4"]
     assert region["reliability"] == pytest.approx(sites["reliability"].median(), rel=1e-5)
     assert region["reliability_reason"] is None
-    for name in ("ridge", "nrp"):
+    for name in ("ols", "nrp"):
         predicted = np.stack(table[name].to_list())
         r = np.array(
             [
@@ -96,8 +96,9 @@ def test_the_ceilings_are_those_of_the_stored_sites(
             ]
         )
         normalised = np.median(r / np.sqrt(sites["reliability"]))
-        assert region["predictors"][name]["pearson_r_normalised"] == pytest.approx(normalised, 1e-4)
-    np.testing.assert_allclose(sites["r_nrp"], r, rtol=1e-4)
+        found = region["predictors"][name]["pearson_r_normalised"]
+        assert found == pytest.approx(normalised, abs=1e-3), "stored as float32"
+    np.testing.assert_allclose(sites["r_nrp"], r, atol=1e-3)
     assert region["predictors"]["mean"]["pearson_r_normalised"] is None
 
 

@@ -32,23 +32,28 @@ def joined_products(layers: Sequence[LayerSpan]) -> np.ndarray:
 
 
 def coordinates(products: np.ndarray) -> np.ndarray:
-    """Coordinates X around the mean of all images, with X X^T = ``products`` but for rounding.
+    """Coordinates of images around their mean, on a scale that gives the longest of them length 1.
 
-    By Cholesky's decomposition with pivots, which takes a fraction of the time of eigenvectors.
+    Their inner products are ``products`` but for that scale and rounding. By Cholesky's decomposition
+    with pivots, which takes a fraction of the time of eigenvectors.
 
     Args:
-        products: inner products, float64 (n, n).
+        products: inner products, float64 (n, n); they are overwritten.
 
     Returns:
-        float64 (n, r), with r = 0 where no two images differ.
+        float32 (n, r), with r = 0 where no two images differ.
     """
     # Float32 products are not quite centred, and the last image would take up what is left.
-    centred = products - products.mean(axis=0)
-    centred -= centred.mean(axis=1, keepdims=True)
-    largest = float(centred.diagonal().max())
+    products -= products.mean(axis=0)
+    products -= products.mean(axis=1, keepdims=True)
+    largest = float(products.diagonal().max())
     if largest <= 0:
-        return np.zeros((len(products), 0))
-    factor, pivots, rank, _ = lapack.dpstrf(centred, tol=_ROUNDING * largest, lower=1)
-    found = np.empty((len(products), rank))
-    found[pivots - 1] = np.tril(factor)[:, :rank]
+        return np.zeros((len(products), 0), np.float32)
+    products /= largest
+    # LAPACK numbers columns first, and works in place on what is stored so.
+    factor, pivots, rank, _ = lapack.dpstrf(products.T, tol=_ROUNDING, lower=1, overwrite_a=1)
+    found = np.zeros((len(products), rank), np.float32)
+    for row, image in enumerate(pivots - 1):
+        n = min(row + 1, rank)
+        found[image, :n] = factor[row, :n]
     return found

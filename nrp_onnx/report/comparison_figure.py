@@ -1,5 +1,6 @@
 """The figure of several runs side by side, and what keeps them from being compared."""
 
+from nrp_onnx.report.predictor_names import best_baseline
 from nrp_onnx.report.run_words import error_units, is_simulated, model_name
 from nrp_onnx.report.style import BASELINE, FLOOR, HEAD, NamedFigure, panel, set_title
 from nrp_onnx.scoring.finished_run import FinishedRun
@@ -39,16 +40,19 @@ def _of_region(runs: list[FinishedRun], region: str) -> NamedFigure:
     with panel(1.2 + 0.34 * len(ordered), simulated=simulated) as axes:
         for row, run in enumerate(ordered):
             found = run.result["regions"][region]
-            baselines = [
-                numbers["mae"]
-                for name, numbers in found["predictors"].items()
-                if name not in ("nrp", "mean")
-            ]
+            best = best_baseline(found["predictors"])
             error = found["nrp_error"]
             axes.plot(error["ci95"], [row, row], color=HEAD, linewidth=2.2, solid_capstyle="round")
             axes.plot(error["value"], row, "o", color=HEAD, markersize=6)
-            if baselines:
-                axes.plot(min(baselines), row, "D", color=BASELINE, markersize=5, fillstyle="none")
+            if best is not None:
+                axes.plot(
+                    found["predictors"][best]["mae"],
+                    row,
+                    "D",
+                    color=BASELINE,
+                    markersize=5,
+                    fillstyle="none",
+                )
             if found["noise_floor"] is not None:
                 axes.plot(
                     found["noise_floor"], row, "|", color=FLOOR, markersize=13, markeredgewidth=2

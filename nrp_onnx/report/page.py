@@ -24,7 +24,7 @@ def write_report(folders: Sequence[Path], out: Path, figures: Path | None = None
         figures: a folder that takes every figure as PDF and PNG as well.
 
     Raises:
-        RunError: if a folder holds no finished run.
+        RunError: if a folder holds no finished run, or not all of it.
         OSError: if a file cannot be written.
     """
     runs = [read_run(folder) for folder in folders]

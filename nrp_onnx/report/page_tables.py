@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from nrp_onnx.report.predictor_names import predictor_name
+from nrp_onnx.report.predictor_names import best_baseline, predictor_name
 from nrp_onnx.report.run_words import error_units, is_simulated, model_name
 from nrp_onnx.scoring.finished_run import FinishedRun
 
@@ -33,10 +33,12 @@ def number(value: float | None, form: str = ".3f", strong: bool = False) -> Cell
     return Cell(format(value, form).replace("-", "−"), float(value), strong)
 
 
-def interval(bounds: list[float], form: str = ".3f") -> Cell:
-    """An interval, sorted by its lower end."""
+def with_interval(
+    value: float, bounds: list[float], form: str = ".3f", strong: bool = False
+) -> Cell:
+    """A number with its interval behind it, sorted by the number."""
     low, high = (number(bound, form).text for bound in bounds)
-    return Cell(f"{low} to {high}", float(bounds[0]))
+    return Cell(f"{number(value, form).text} ({low} to {high})", float(value), strong)
 
 
 def predictors_table(run: FinishedRun) -> PageTable:
@@ -44,14 +46,12 @@ def predictors_table(run: FinishedRun) -> PageTable:
     regions = run.result["regions"]
     every = [numbers for found in regions.values() for numbers in found["predictors"].values()]
     explained = any(numbers.get("explainable_removed") is not None for numbers in every)
+    normalised = any(numbers.get("pearson_r_normalised") is not None for numbers in every)
     compared = any(found.get("comparisons") for found in regions.values())
-    headings = [("Region", False), ("Predictor", False), ("Error", True), ("95 % interval", True)]
+    headings = [("Region", False), ("Predictor", False), ("Error, 95 % interval", True)]
     headings += [("Explained", True)] * explained + [("R²", True), ("r", True)]
-    headings += [
-        ("Head less it", True),
-        ("95 % interval", True),
-        ("Head better at", True),
-    ] * compared
+    headings += [("r, normalised", True)] * normalised
+    headings += [("Head less it, 95 % interval", True), ("Head better at", True)] * compared
     rows = []
     for region, found in regions.items():
         for name, numbers in found["predictors"].items():
@@ -59,12 +59,13 @@ def predictors_table(run: FinishedRun) -> PageTable:
             row = [
                 Cell(region, strong=strong),
                 Cell(predictor_name(name), strong=strong),
-                number(numbers["mae"], strong=strong),
-                interval(numbers["mae_ci95"]),
+                with_interval(numbers["mae"], numbers["mae_ci95"], strong=strong),
             ]
             if explained:
                 row.append(number(numbers.get("explainable_removed"), ".0%"))
             row += [number(numbers["r2"]), number(numbers["pearson_r"])]
+            if normalised:
+                row.append(number(numbers.get("pearson_r_normalised")))
             if compared:
                 row += _compared((found.get("comparisons") or {}).get(name))
             rows.append(row)
@@ -72,8 +73,38 @@ def predictors_table(run: FinishedRun) -> PageTable:
         f"Mean absolute error in {error_units(run)}, on held-out images; R² and r are medians over sites."
         + " Explained: of the error between the mean response and the noise floor, the share removed."
         * explained
+        + " Normalised: r / √reliability, the correlation with the true rates." * normalised
     )
     return PageTable(caption, headings, rows)
+
+
+def regions_table(run: FinishedRun) -> PageTable:
+    """What the errors of each region are to be seen beside: noise, reliability, Brain-Score."""
+    regions = run.result["regions"]
+    headings = [("Region", False), ("Sites", True), ("Noise floor", True), ("Reliability", True)]
+    headings += [("Brain-Score", True), ("its r", True), ("its ceiling", True)]
+    rows, reasons = [], []
+    for region, found in regions.items():
+        brainscore = found.get("brainscore") or {}
+        rows.append(
+            [
+                Cell(region),
+                number(found["n_sites"], ",d"),
+                number(found["noise_floor"]),
+                number(found.get("reliability")),
+                number(brainscore.get("score")),
+                number(brainscore.get("r")),
+                number(brainscore.get("ceiling")),
+            ]
+        )
+        reasons += [found.get("noise_floor_reason"), found.get("reliability_reason")]
+        reasons.append(brainscore.get("reason"))
+    missing = "; ".join(dict.fromkeys(reason for reason in reasons if reason))
+    caption = (
+        "Noise floor: the error of a perfect predictor. Reliability: split-half, of the averaged "
+        "responses, median over sites. Brain-Score: r² / ceiling of its own PLS on the same activations."
+    )
+    return PageTable(caption + f" Missing numbers: {missing}." * bool(missing), headings, rows)
 
 
 def chosen_heads_table(run: FinishedRun) -> PageTable | None:
@@ -130,7 +161,7 @@ def comparison_table(runs: list[FinishedRun]) -> PageTable:
     headings = [("Model", False), ("Run", False), ("Recordings", False), ("Parameters", True)]
     headings.append(("NRP-error", True))
     for region in regions:
-        headings += [(region, True), (f"{region}, 95 % interval", True), (f"{region}, best baseline", True)]  # fmt: skip
+        headings += [(f"{region}, 95 % interval", True), (f"{region}, best baseline", True)]
     rows = []
     for run in sorted(runs, key=lambda run: float(run.result["nrp_error"])):
         result = run.result
@@ -152,9 +183,8 @@ def comparison_table(runs: list[FinishedRun]) -> PageTable:
 def _compared(paired: dict[str, Any] | None) -> list[Cell]:
     if paired is None:
         return [Cell("")] * 2
-    difference, within = number(paired["difference"], "+.3f"), interval(paired["ci95"], "+.3f")
     return [
-        Cell(f"{difference.text} ({within.text})", difference.value),
+        with_interval(paired["difference"], paired["ci95"], "+.3f"),
         Cell(
             f"{paired['wins']} of {paired['n_sites']}", paired["wins"] / max(paired["n_sites"], 1)
         ),
@@ -163,15 +193,10 @@ def _compared(paired: dict[str, Any] | None) -> list[Cell]:
 
 def _of_region(found: dict[str, Any] | None) -> list[Cell]:
     if found is None:
-        return [number(None)] * 3
-    baselines = {
-        name: numbers["mae"]
-        for name, numbers in found["predictors"].items()
-        if name not in ("nrp", "mean")
-    }
-    best = min(baselines, key=lambda name: baselines[name])
+        return [number(None)] * 2
+    best = best_baseline(found["predictors"])
+    mae = None if best is None else found["predictors"][best]["mae"]
     return [
-        number(found["nrp_error"]["value"]),
-        interval(found["nrp_error"]["ci95"]),
-        Cell(f"{baselines[best]:.3f} ({predictor_name(best)})", baselines[best]),
+        with_interval(found["nrp_error"]["value"], found["nrp_error"]["ci95"]),
+        number(None) if best is None else Cell(f"{mae:.3f} ({predictor_name(best)})", mae),
     ]

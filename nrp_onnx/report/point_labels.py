@@ -10,7 +10,7 @@ from nrp_onnx.report.style import MUTED
 Bar = tuple[tuple[float, float], tuple[float, float]]
 
 #: Where a name is tried: so far from its point, in points of typography, in so many directions.
-_DISTANCES = (6.0, 10.0, 16.0, 24.0, 34.0, 46.0, 60.0)
+_DISTANCES = (6.0, 10.0, 16.0, 24.0, 34.0, 46.0, 60.0, 76.0)
 _DIRECTIONS = 24
 #: A name this far from its point is joined to it by a line.
 _LINE_FROM = 12.0
@@ -18,7 +18,7 @@ _MARKER, _BAR, _GAP = 5.0, 1.0, 1.5
 _SWEEPS = 4
 #: Costs of a place, beside its distance: of each bar that is covered; of each name or point, or of
 #: leaving the panel.
-_COVERS_BAR, _COVERS_NAME = 40.0, 1000.0
+_COVERS_BAR, _COVERS_NAME = 60.0, 1000.0
 
 
 def label_points(

@@ -1,4 +1,6 @@
-"""What the predictors of a result are called where people read them."""
+"""What the predictors of a result are called where people read them, and which baseline is best."""
+
+from typing import Any
 
 _NAMES = {
     "mean": "mean response",
@@ -8,6 +10,14 @@ _NAMES = {
     "kernel": "kernel ridge",
     "nrp": "NRP head",
 }
+
+
+def best_baseline(predictors: dict[str, Any]) -> str | None:
+    """The baseline of least error, the mean response aside; None if there is no other."""
+    errors = {
+        name: numbers["mae"] for name, numbers in predictors.items() if name not in ("nrp", "mean")
+    }
+    return min(errors, key=lambda name: errors[name], default=None)
 
 
 def predictor_name(key: str) -> str:

@@ -1,5 +1,6 @@
 """What a page shows of one run, as its template takes it."""
 
+import csv
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -7,7 +8,12 @@ from typing import Any
 
 from markupsafe import Markup
 
-from nrp_onnx.report.page_tables import chosen_heads_table, layers_table, predictors_table
+from nrp_onnx.report.page_tables import (
+    chosen_heads_table,
+    layers_table,
+    predictors_table,
+    regions_table,
+)
 from nrp_onnx.report.run_facts import (
     model_facts,
     protocol_facts,
@@ -29,6 +35,7 @@ from nrp_onnx.report.site_scores import ShownSite, site_correlations, site_error
 from nrp_onnx.report.style import NamedFigure, inline_svg
 from nrp_onnx.report.wording import overall_sentence, region_sentences
 from nrp_onnx.scoring.finished_run import FinishedRun
+from nrp_onnx.scoring.run_folder import SITES_FILE
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,7 @@ def run_section(run: FinishedRun, prefix: str) -> tuple[dict[str, Any], list[Nam
     images = read_shown_images(run.folder)
     correlations = site_correlations(run, "nrp")
     errors, mean_errors = site_errors(run, "nrp"), site_errors(run, "mean")
+    reliability = _reliability(run)
     cards: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for site, drawing in zip(shown, drawings(of_shown, prefix), strict=True):
         cards[run.regions[site.place]].append(
@@ -67,6 +75,7 @@ def run_section(run: FinishedRun, prefix: str) -> tuple[dict[str, Any], list[Nam
                 "rank": site.rank,
                 "n_sites": site.n_sites,
                 "r": f"{correlations[site.place]:.2f}",
+                "reliability": reliability.get(run.site_ids[site.place]),
                 "error": f"{errors[site.place]:.3f}",
                 "mean_error": f"{mean_errors[site.place]:.3f}",
                 "drawing": drawing,
@@ -77,6 +86,7 @@ def run_section(run: FinishedRun, prefix: str) -> tuple[dict[str, Any], list[Nam
     section = {
         "id": prefix,
         "name": model_name(run),
+        "folder": run.folder.name,
         "recordings": run.result["recordings"]["name"],
         "simulated": is_simulated(run),
         "units": error_units(run),
@@ -88,6 +98,7 @@ def run_section(run: FinishedRun, prefix: str) -> tuple[dict[str, Any], list[Nam
             for region, found in run.result["regions"].items()
         ],
         "table": predictors_table(run),
+        "regions_table": regions_table(run),
         "score_figures": drawings(of_score, prefix),
         "site_figures": drawings(of_sites, prefix),
         "cards": cards,
@@ -116,6 +127,16 @@ def _pictures(
         }
         for place in places
     ]
+
+
+def _reliability(run: FinishedRun) -> dict[str, str]:
+    """The reliability of each site that has one."""
+    path = run.folder / SITES_FILE
+    if not path.is_file():
+        return {}
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["reliability"]]
+    return {row["site_id"]: f"{float(row['reliability']):.2f}" for row in rows}
 
 
 def _there(figures: Iterable[NamedFigure | None]) -> list[NamedFigure]:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from nrp_onnx.report.predictor_names import predictor_name
+from nrp_onnx.report.predictor_names import best_baseline, predictor_name
 from nrp_onnx.report.run_words import error_units, is_simulated
 from nrp_onnx.report.site_scores import site_errors
 from nrp_onnx.report.style import BASELINE, DENSITY, HEAD, MUTED, NamedFigure, panel, set_title
@@ -45,15 +45,9 @@ def density_figure(run: FinishedRun, region: str) -> NamedFigure:
 
 def sites_figure(run: FinishedRun, region: str) -> NamedFigure | None:
     """The error of each site with the head against that with the best baseline."""
-    predictors = run.result["regions"][region]["predictors"]
-    baselines = {
-        name: numbers["mae"]
-        for name, numbers in predictors.items()
-        if name not in ("nrp", "mean") and name in run.predicted
-    }
-    if not baselines:
+    best = best_baseline(run.result["regions"][region]["predictors"])
+    if best is None:
         return None
-    best = min(baselines, key=lambda name: baselines[name])
     sites = run.sites_of(region)
     x, y = (site_errors(run, name)[sites] for name in (best, "nrp"))
     wins, n = int((y < x).sum()), int((~np.isnan(x)).sum())

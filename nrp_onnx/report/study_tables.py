@@ -7,42 +7,57 @@ from rich.table import Table
 
 from nrp_onnx.report.table import difference_with_interval
 
+_BESIDE = "; R2: median over sites, of the predictor left of it"
+
 
 def table1(study: Mapping[str, Any]) -> Table:
     """The paper's Table 1: what it says of each network, and beside it what was measured."""
     rank = study["rank_correlation"]
-    caption = _units(study) + (
-        f"; Spearman's rho of NRP-error and Top-1: {rank['rho']:.2f} (n = {rank['n']}, "
-        f"p = {rank['p']:.2g})"
-        if rank
-        else ""
-    )
+    caption = _units(study) + "; explained: of the error over the noise floor, the share removed"
+    if rank:
+        caption += (
+            f"; Spearman's rho of NRP-error and Top-1: {rank['rho']:.2f} (n = {rank['n']}, "
+            f"p = {rank['p']:.2g})"
+        )
     regions = list(study["models"][0]["regions"])
     table = Table(title=_title("Networks", study), caption=caption)
     table.add_column("network")
     for heading in ("parameters", "Top-1", "Top-5", "paper's\nNRP-error", "NRP-error"):
         table.add_column(heading, justify="right")
     for region in regions:
-        for heading in ("\nNRP-error", "\nexplained", "\nleast squares", "\nR2", "\nridge"):
-            table.add_column(f"{region}{heading}", justify="right")
+        for heading in ("NRP-error", "explained"):
+            table.add_column(f"{region}\n{heading}", justify="right")
     for record in study["models"]:
         paper = record["paper"] or {}
-        untrained = "\n(weights none)" if record["weights"] == "none" else ""
-        cells = [f"{record['model']}{untrained}", f"{record['n_parameters']:,}"]
+        cells = [_name(record), f"{record['n_parameters']:,}"]
         cells += [_number(paper.get(key)) for key in ("top1", "top5", "nrp_error")]
         cells.append(_error(record))
         for region in regions:
-            found = record["regions"][region]
-            removed = found["explainable_removed"]
-            cells += [
-                _error(found),
-                "-" if removed is None else f"{removed:.0%}",
-                _number(found["ols"]["mae"]),
-                _number(found["ols"]["r2"]),
-                _number(found["ridge"]["mae"]),
-            ]
+            removed = record["regions"][region]["explainable_removed"]
+            cells.append(_error(record["regions"][region]))
+            cells.append("-" if removed is None else f"{removed:.0%}")
         table.add_row(*cells)
         table.add_section()
+    return table
+
+
+def linear_table(study: Mapping[str, Any]) -> Table:
+    """The linear predictors of each network beside the NRP head, on the same activations."""
+    regions = list(study["models"][0]["regions"])
+    table = Table(title=_title("Linear regression", study), caption=_units(study) + _BESIDE)
+    table.add_column("network")
+    for region in regions:
+        for heading in ("NRP-error", "least squares", "R2", "ridge", "R2", "Brain-Score"):
+            table.add_column(f"{region}\n{heading}", justify="right")
+    for record in study["models"]:
+        cells = [_name(record)]
+        for region in regions:
+            found = record["regions"][region]
+            cells.append(_number(found["nrp_error"]))
+            for name in ("ols", "ridge"):
+                cells += [_number(found[name]["mae"]), _number(found[name]["r2"])]
+            cells.append(_number(found["brainscore"]))
+        table.add_row(*cells)
     return table
 
 
@@ -116,6 +131,10 @@ def _title(what: str, study: Mapping[str, Any]) -> str:
 
 def _units(study: Mapping[str, Any]) -> str:
     return f"MAE in {study['units']}, held-out images; 95 % intervals over images and sites"
+
+
+def _name(record: Mapping[str, Any]) -> str:
+    return f"{record['model']}{' (random)' if record['weights'] == 'none' else ''}"
 
 
 def _number(value: float | None) -> str:

@@ -6,14 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nrp_onnx.backbone.layer_table import Layer
-
-_NAMES = {
-    "mean": "mean response",
-    "ols": "least squares",
-    "ridge": "ridge",
-    "pls": "PLS-25",
-    "kernel": "kernel ridge",
-}
+from nrp_onnx.report.predictor_names import predictor_name
 
 
 def _number(value: float | None) -> str:
@@ -57,7 +50,7 @@ def score_table(result: dict[str, Any]) -> Table:
             paired = found["comparisons"].get(name)
             table.add_row(
                 f"{region} ({found['n_sites']} sites)" if name == "mean" else "",
-                "NRP head" if name == "nrp" else _NAMES[name],
+                predictor_name(name),
                 _number(numbers["mae"]),
                 f"{low:.3f} to {high:.3f}",
                 "-" if removed is None else f"{removed:.1%}",

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from nrp_onnx.report.predictor_names import predictor_name
+from nrp_onnx.report.predictor_names import best_baseline, predictor_name
 from nrp_onnx.report.run_words import error_units, model_name
 from nrp_onnx.scoring.finished_run import FinishedRun
 
@@ -50,20 +50,14 @@ def overall_sentence(run: FinishedRun) -> str:
 
 def _against_the_best(found: dict[str, Any]) -> str:
     """The head beside the best baseline; with a claim only where they were compared in pairs."""
-    baselines = {
-        name: numbers["mae"]
-        for name, numbers in found["predictors"].items()
-        if name not in ("nrp", "mean")
-    }
-    if not baselines:
+    best = best_baseline(found["predictors"])
+    if best is None:
         return ""
-    best = min(baselines, key=lambda name: baselines[name])
-    words = (
-        f"{predictor_name(best)}, the best baseline on the same activations ({baselines[best]:.3f})"
-    )
+    error = found["predictors"][best]["mae"]
+    words = f"{predictor_name(best)}, the best baseline on the same activations ({error:.3f})"
     paired = (found.get("comparisons") or {}).get(best)
     if paired is None:
-        side = "lower" if found["nrp_error"]["value"] < baselines[best] else "no lower"
+        side = "lower" if found["nrp_error"]["value"] < error else "no lower"
         return f"The NRP head's error is {side} than that of {words}."
     low, high = paired["ci95"]
     wins = f", and errs less at {paired['wins']} of {paired['n_sites']} sites"

@@ -49,8 +49,6 @@ def brainscore(
         one of them is None.
     """
     x = coordinates(joined_products(layers)) if layers else np.zeros((recordings.n_stimuli, 0))
-    # float32 takes half the time; at a length of 1, no product of activations leaves it.
-    x = (x / max(float(np.sqrt((x**2).sum(axis=1).max())), 1e-300)).astype(np.float32)
     splits, stratified_on = _splits(recordings, n_splits, notes)
     r_of_sites = np.array(map_on_cores(partial(_r_of_split, x, recordings), splits))
     reliability = split_half_reliability(recordings, SEED, n_splits)

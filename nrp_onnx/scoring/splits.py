@@ -1,5 +1,6 @@
 """Splits of the images: K outer folds or one, and a validation set inside each training fold."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,7 +34,9 @@ def stratification(recordings: Recordings, n_folds: int) -> np.ndarray | None:
         return None
     _, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
     # Each class must reach every fold, and then both parts of its training images.
-    return None if counts.min() < max(n_folds, 4) else classes
+    n_train = len(classes) - math.ceil(len(classes) / n_folds)
+    too_few = math.ceil(VALIDATION_SHARE * n_train) < len(counts)
+    return None if too_few or counts.min() < max(n_folds, 4) else classes
 
 
 def outer_folds(recordings: Recordings, n_folds: int, seed: int) -> list[Fold]:

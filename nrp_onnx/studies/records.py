@@ -31,6 +31,9 @@ def record_of(name: str, result: Mapping[str, Any], seed: int = 0) -> dict[str, 
             "ci95": found["nrp_error"]["ci95"],
             "noise_floor": found["noise_floor"],
             "explainable_removed": predictors["nrp"]["explainable_removed"],
+            "pearson_r": predictors["nrp"]["pearson_r"],
+            "pearson_r_normalised": predictors["nrp"]["pearson_r_normalised"],
+            "brainscore": found["brainscore"]["score"],
             **{
                 linear: {
                     "mae": predictors[linear]["mae"],

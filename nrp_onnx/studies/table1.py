@@ -28,7 +28,7 @@ def study_table1(
     recordings: Recordings,
     out: Path,
     options: ScoreOptions,
-    weights: str = "imagenet",
+    weights: str | None = None,
 ) -> dict[str, Any]:
     """Score the paper's eight networks, or others, with one protocol.
 
@@ -38,19 +38,26 @@ def study_table1(
         files: ONNX backbones; empty: the paper's networks, which are converted into ``out/models``
             when they are not there.
         weights: of the paper's networks: ``imagenet``, which are downloaded, or ``none``, random
-            ones from the seed.
+            ones from the seed; None: ``imagenet``.
 
     Returns:
         The content of table1.json: a record a network, with ``paper`` where it is one of the
         paper's, and ``rank_correlation`` of NRP-error and Top-1.
 
     Raises:
-        OptionError: if two files have one name, or there are no such weights.
+        OptionError: if two files have one name, or the weights make no sense.
         ModelError: at the end, if a network was not converted or scored.
     """
-    if weights not in WEIGHTS:
+    if weights not in (None, *WEIGHTS):
         raise OptionError(
             "no such weights", where="--weights", expected=" or ".join(WEIGHTS), found=repr(weights)
+        )
+    if files and weights is not None:
+        raise OptionError(
+            "ONNX files have their own weights",
+            where="--weights",
+            expected="no such option beside MODELS",
+            found=repr(weights),
         )
     if files:
         models = given_models(files, options)
@@ -93,7 +100,9 @@ def _paper_networks() -> Sequence[Any]:
 
 
 @contextmanager
-def _converted(network: Any, folder: Path, weights: str, options: ScoreOptions) -> Iterator[Path]:
+def _converted(
+    network: Any, folder: Path, weights: str | None, options: ScoreOptions
+) -> Iterator[Path]:
     """The network's file, made unless it is there."""
     request = importlib.import_module("nrp_onnx.converters.request").Request(
         weights="none" if weights == "none" else None, seed=options.seed, notes=Notes()
