@@ -155,7 +155,7 @@ def test_bad_input_is_one_line(model_path: Path, recordings_folder: Path, tmp_pa
         ((model_path, *at, "--reduce", "pool"), ["--reduce", "avgpool:K"]),
         ((model_path, *at, "--preprocess", "vgg"), ["--preprocess", "imagenet", "'vgg'"]),
         ((model_path, *at, "--folds", "30"), ["--folds", "2 to 10"]),
-        ((model_path, *at, "--device", "tpu"), ["--device", "auto, cpu or cuda"]),
+        ((model_path, *at, "--device", "tpu"), ["--device", "auto, cpu, cuda or tensorrt"]),
         ((model_path, "--recordings", tmp_path / "no"), ["no such recordings"]),
         ((model_path, *at[:2], "-o", taken), ["taken", "something else"]),
         ((model_path, "--frobnicate"), ["--frobnicate"]),
