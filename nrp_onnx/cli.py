@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from nrp_onnx.cli_convert import convert_command
+from nrp_onnx.cli_extract import doctor_command, extract_command
 from nrp_onnx.cli_recordings import recordings_app
 from nrp_onnx.errors import NrpOnnxError
 
@@ -22,10 +23,14 @@ app = typer.Typer(
 )
 app.add_typer(recordings_app, name="recordings")
 app.command("convert")(convert_command)
+app.command("extract")(extract_command)
+app.command("doctor")(doctor_command)
 
 Model = Annotated[Path, typer.Argument(help="An ONNX backbone.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda (an error where it does not work).")]
+Device = Annotated[
+    str, typer.Option(help="auto, cpu, cuda or tensorrt (an error where it does not work).")
+]
 
 
 @app.command()
@@ -43,7 +48,13 @@ def score(
         typer.Option("-o", "--out", help="Output folder. [default: runs/MODEL-RECORDINGS]"),
     ] = None,
     layers: Annotated[str, typer.Option(help="auto, or names with commas.")] = "auto",
-    reduce: Annotated[str, typer.Option(help="auto, none, avgpool:K or mean.")] = "auto",
+    reduce: Annotated[
+        str,
+        typer.Option(
+            help="auto, none, avgpool:K, mean, cls, sketch:D, pca:K, or rules a layer: "
+            "'layer4*=avgpool:2,fc=none'."
+        ),
+    ] = "auto",
     preprocess: Annotated[
         str | None,
         typer.Option(
@@ -61,6 +72,9 @@ def score(
     folds: Annotated[int, typer.Option(help="Outer folds over the images.")] = 5,
     seed: Annotated[int, typer.Option(help="Of folds, weights and bootstrap.")] = 0,
     device: Device = "auto",
+    skip_bad_stimuli: Annotated[
+        bool, typer.Option(help="Leave out images that do not open, instead of failing.")
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option(help="Replace another run; activations that fit are kept.")
     ] = False,
@@ -84,6 +98,7 @@ def score(
         folds=folds,
         seed=seed,
         device=device,
+        skip_bad_stimuli=skip_bad_stimuli,
         overwrite=overwrite,
     )
     result = run(model, recordings, out, options)

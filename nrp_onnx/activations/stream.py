@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from nrp_onnx.activations.batches import Batches
-from nrp_onnx.activations.images import DecodedImages
+from nrp_onnx.activations.images import DecodedImages, PlacedImage
 from nrp_onnx.activations.layer_parts import LayerParts
 from nrp_onnx.activations.stimuli import Stimuli
-from nrp_onnx.errors import ModelError
+from nrp_onnx.errors import ModelError, RecordingsError
 from nrp_onnx.notes import Notes
 from nrp_onnx.progress import progress_bar
 
@@ -52,7 +52,7 @@ def stream_activations(
             progress_bar(f"Extracting {len(names)} layers", len(ids), start)
         )
         written: Future[None] | None = None
-        while batch := images.take(batches.size):
+        while batch := _taken(images, batches.size):
             outputs = batches.run([image for _, image in batch])
             batch_ids = [ids[place] for place, _ in batch]
             _check_finite(outputs, names, batch_ids, where)
@@ -68,6 +68,19 @@ def stream_activations(
             written.result()
         parts.finish()
     notes.log(f"extracted {len(ids) - start:,} images in {_duration(time.perf_counter() - begun)}")
+
+
+def _taken(images: DecodedImages, count: int) -> list[PlacedImage]:
+    try:
+        return images.take(count)
+    except RecordingsError as error:
+        raise RecordingsError(
+            error.what,
+            where=error.where,
+            expected=error.expected,
+            found=error.found,
+            fix="Mend it, or leave such images out with --skip-bad-stimuli.",
+        ) from None
 
 
 def _check_finite(

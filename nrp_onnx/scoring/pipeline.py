@@ -47,6 +47,7 @@ class ScoreOptions:
     folds: int = 5
     seed: int = 0
     device: str = "auto"
+    skip_bad_stimuli: bool = False
     overwrite: bool = False
 
 
@@ -112,6 +113,7 @@ def _score(
         "search": options.search,
         "folds": options.folds,
         "seed": options.seed,
+        "skip_bad_stimuli": options.skip_bad_stimuli,
         "schema_version": SCHEMA_VERSION,
     }
     folder = Path(out) if out else Path("runs") / f"{backbone.path.stem}-{_slug(recordings.name)}"
@@ -131,7 +133,12 @@ def _score(
             folder / "activations",
             options.device,
             notes,
+            skip_bad_stimuli=options.skip_bad_stimuli,
         )
+        features = extraction.features
+        if extraction.skipped:
+            recordings = recordings.without_stimuli(extraction.skipped)
+            folds = outer_folds(recordings, options.folds, options.seed)
         activations = [read_activations(p, recordings.stimulus_ids) for p in extraction.paths]
     names = [feature.layer.name for feature in features]
     with _timed(timings, "fitting_s"):
@@ -191,6 +198,7 @@ def _score(
             "name": recordings.name,
             "simulated": recordings.simulated,
             "n_stimuli": recordings.n_stimuli,
+            "skipped_stimuli": extraction.skipped,
             "n_sites": recordings.n_sites,
             "units": recordings.units,
             "missing_share": float(np.isnan(recordings.averages).mean()),
