@@ -23,7 +23,7 @@ def decode_image(path: Path) -> np.ndarray:
     """
     try:
         with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"), np.uint8)
+            return np.asarray(image if image.mode == "RGB" else image.convert("RGB"), np.uint8)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         size = f"{path.stat().st_size} bytes" if path.is_file() else "no file"
         raise RecordingsError(

@@ -1,5 +1,7 @@
 """The nodes that a feature graph appends to an exposed layer, so that less leaves the session."""
 
+from itertools import pairwise
+
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.tape import Tape
@@ -56,13 +58,25 @@ def _average_pool(tape: Tape, value: ir.Value, layer: Layer, k: int) -> ir.Value
     if layer.layout == "NHWC":
         value = tape.op("Transpose", [value], {"perm": [0, 3, 1, 2]})
     _, height, width = channels_first(layer)
-    if all(size <= k or size % k == 0 for size in (height, width)):
-        kernel = [max(size // k, 1) for size in (height, width)]
-        return tape.op("AveragePool", [value], {"kernel_shape": kernel, "strides": kernel})
+    even = [_even_windows(size, k) for size in (height, width)]
+    if None not in even:
+        kernel, strides = zip(*even, strict=True)  # type: ignore[arg-type]
+        return tape.op("AveragePool", [value], {"kernel_shape": kernel, "strides": strides})
     # Windows of unequal size are two products with averaging matrices: P_h X P_w^T.
     rows = _constant(tape, _windows(height, k))
     columns = _constant(tape, _windows(width, k).T.copy())
     return tape.op("MatMul", [tape.op("MatMul", [rows, value]), columns])
+
+
+def _even_windows(size: int, k: int) -> tuple[int, int] | None:
+    """Width and step of the windows, where all have one width and are one step apart.
+
+    So it is where k divides the size, and for the 7 x 7 maps that many networks end with at k = 2.
+    """
+    windows = [np.flatnonzero(row) for row in _windows(size, k)]
+    widths = {len(window) for window in windows}
+    steps = {int(b[0] - a[0]) for a, b in pairwise(windows)} or {size}
+    return (widths.pop(), steps.pop()) if len(widths) == len(steps) == 1 else None
 
 
 def _windows(size: int, k: int) -> np.ndarray:
