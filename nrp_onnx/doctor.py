@@ -3,7 +3,6 @@
 import os
 import platform
 import shutil
-import sys
 from importlib.metadata import distributions
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import onnxruntime as ort
 import psutil
 
 from nrp_onnx.activations.gpu import load_libraries, n_gpus, why_not
+from nrp_onnx.activations.images import n_cores
 from nrp_onnx.activations.runtime_wheels import CLASH, wheels_clash
 from nrp_onnx.activations.space import size
 from nrp_onnx.recordings.cache import cache_folder
@@ -38,9 +38,7 @@ def examine() -> dict[str, dict[str, str]]:
         "devices": _devices(),
         "machine": {
             "system": f"{platform.system()} {platform.release()}, {platform.machine()}",
-            "cores": f"{len(psutil.Process().cpu_affinity())} of {os.cpu_count()}"
-            if sys.platform == "linux"
-            else str(os.cpu_count()),
+            "cores": f"{n_cores()} of {os.cpu_count()}",
             "memory": f"{size(psutil.virtual_memory().available)} free of "
             f"{size(psutil.virtual_memory().total)}",
         },

@@ -1,5 +1,6 @@
 """Decodes stimuli to uint8 RGB in threads, ahead of their use."""
 
+import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -51,7 +52,7 @@ class DecodedImages:
         self.skipped: list[int] = []
         self._paths, self._next, self._skip_bad = paths, start, skip_bad
         self._waiting: deque[tuple[int, Future[np.ndarray]]] = deque()
-        self._pool = ThreadPoolExecutor(thread_name_prefix="decode")
+        self._pool = ThreadPoolExecutor(n_cores(), thread_name_prefix="decode")
 
     def __enter__(self) -> "DecodedImages":
         return self
@@ -86,6 +87,11 @@ class DecodedImages:
                     raise
                 self.skipped.append(place)
         return taken
+
+
+def n_cores() -> int:
+    """Those that this process may use, where the system says so."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def of_one_size(images: Sequence[np.ndarray]) -> Iterator[tuple[list[int], np.ndarray]]:

@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime as ort
 
 from nrp_onnx.activations.gpu import CUDA, TENSORRT, gpu_is_present, load_libraries, why_not
-from nrp_onnx.backbone.external_data import session_options
+from nrp_onnx.backbone import external_data
 from nrp_onnx.errors import DeviceError, ModelError, OptionError
 from nrp_onnx.notes import Notes
 
@@ -67,11 +67,18 @@ def open_session(
     if device != "cpu":
         return _gpu_session(model, device, notes, where, data_folder)
     try:
-        return ort.InferenceSession(model, session_options(data_folder), providers=[_CPU])
+        return ort.InferenceSession(model, _options(data_folder), providers=[_CPU])
     except Exception as error:  # ONNX Runtime has no public exception family
         raise ModelError(
             "ONNX Runtime cannot load the model", where=where, found=str(error).splitlines()[0]
         ) from None
+
+
+def _options(data_folder: Path | None) -> ort.SessionOptions:
+    options = external_data.session_options(data_folder)
+    # Threads that wait for work would spin, on the cores that decoding needs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
 
 
 def _gpu_session(
@@ -81,7 +88,7 @@ def _gpu_session(
     reason = why_not(device)
     if reason is not None:
         raise reason
-    options = session_options(data_folder)
+    options = _options(data_folder)
     options.use_deterministic_compute = True
     options.add_session_config_entry(_RECORD_PLACES, "1")
     providers: list[tuple[str, dict[str, Any]]] = [(CUDA, _CUDA_OPTIONS)]

@@ -26,7 +26,9 @@ def append_preprocessing(tape: Tape, images: ir.Value, spec: Preprocessing) -> i
         # every execution provider resizes channels that come last.
         x = tape.op("Einsum", [x], {"equation": "nhwc->nchw"})
     else:
-        x = tape.op("Transpose", [images], {"perm": [0, 3, 1, 2]})  # of bytes, a quarter of the work
+        x = tape.op(
+            "Transpose", [images], {"perm": [0, 3, 1, 2]}
+        )  # of bytes, a quarter of the work
         x = tape.op("Cast", [x], {"to": ir.DataType.FLOAT})
     x = _resize(tape, x, spec)
     if spec.crop_size is not None:

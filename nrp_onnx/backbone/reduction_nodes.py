@@ -60,7 +60,7 @@ def _average_pool(tape: Tape, value: ir.Value, layer: Layer, k: int) -> ir.Value
     _, height, width = channels_first(layer)
     even = [_even_windows(size, k) for size in (height, width)]
     if None not in even:
-        kernel, strides = zip(*even, strict=True)  # type: ignore[arg-type]
+        kernel, strides = zip(*even, strict=True)
         return tape.op("AveragePool", [value], {"kernel_shape": kernel, "strides": strides})
     # Windows of unequal size are two products with averaging matrices: P_h X P_w^T.
     rows = _constant(tape, _windows(height, k))
