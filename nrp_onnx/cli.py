@@ -9,9 +9,13 @@ from typing import Annotated
 
 import typer
 
+from nrp_onnx.cli_compare import compare_command
 from nrp_onnx.cli_convert import convert_command
 from nrp_onnx.cli_extract import doctor_command, extract_command
+from nrp_onnx.cli_prune import prune_command
 from nrp_onnx.cli_recordings import recordings_app
+from nrp_onnx.cli_report import report_command
+from nrp_onnx.cli_study import study_app
 from nrp_onnx.errors import NrpOnnxError
 
 app = typer.Typer(
@@ -22,9 +26,13 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(recordings_app, name="recordings")
+app.add_typer(study_app, name="study")
 app.command("convert")(convert_command)
 app.command("extract")(extract_command)
 app.command("doctor")(doctor_command)
+app.command("report")(report_command)
+app.command("prune")(prune_command)
+app.command("compare")(compare_command)
 
 Model = Annotated[Path, typer.Argument(help="An ONNX backbone.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
@@ -61,6 +69,13 @@ def score(
             help="imagenet, tf, caffe, raw or a JSON file. [default: the model's, else imagenet]"
         ),
     ] = None,
+    visual_degrees: Annotated[
+        float | None,
+        typer.Option(
+            help="That the model sees; images are put on grey or cut to fit. "
+            "[default: those that the images filled]"
+        ),
+    ] = None,
     region: Annotated[
         list[str] | None, typer.Option(help="Only this region; may be repeated.")
     ] = None,
@@ -68,16 +83,20 @@ def score(
         str | None,
         typer.Option(help="zscore or none. [default: none if the rates are normalised already]"),
     ] = None,
-    search: Annotated[str, typer.Option(help="paper or quick.")] = "paper",
-    folds: Annotated[int, typer.Option(help="Outer folds over the images.")] = 5,
+    search: Annotated[str, typer.Option(help="paper, quick, or a YAML or JSON file.")] = "paper",
+    protocol: Annotated[
+        str, typer.Option(help="k-fold, or paper: a single fifth of the images is held out.")
+    ] = "k-fold",
+    folds: Annotated[int, typer.Option(help="Outer folds over the images, for k-fold.")] = 5,
     seed: Annotated[int, typer.Option(help="Of folds, weights and bootstrap.")] = 0,
     device: Device = "auto",
     skip_bad_stimuli: Annotated[
         bool, typer.Option(help="Leave out images that do not open, instead of failing.")
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option(help="Replace another run; activations that fit are kept.")
+        bool, typer.Option(help="Replace another run; activations and trials that fit are kept.")
     ] = False,
+    report: Annotated[bool, typer.Option(help="Write report.html into the output folder.")] = True,
     as_json: AsJson = False,
 ) -> None:
     """Score a backbone: its NRP-error on neural recordings.
@@ -87,19 +106,23 @@ def score(
     from nrp_onnx.report.table import print_table, score_table
     from nrp_onnx.scoring.pipeline import ScoreOptions
     from nrp_onnx.scoring.pipeline import score as run
+    from nrp_onnx.scoring.run_folder import REPORT_FILE
 
     options = ScoreOptions(
         layers=layers,
         reduce=reduce,
         preprocess=preprocess,
+        visual_degrees=visual_degrees,
         regions=tuple(region or ()),
         normalise=normalise,
         search=search,
+        protocol=protocol,
         folds=folds,
         seed=seed,
         device=device,
         skip_bad_stimuli=skip_bad_stimuli,
         overwrite=overwrite,
+        report=report,
     )
     result = run(model, recordings, out, options)
     if as_json:
@@ -107,6 +130,8 @@ def score(
     else:
         print_table(score_table(result))
         print(f"Files: {result['folder']}")
+        if report:
+            print(f"Report: {Path(result['folder']) / REPORT_FILE}")
 
 
 @app.command()

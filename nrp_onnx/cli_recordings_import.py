@@ -8,7 +8,7 @@ import typer
 from nrp_onnx.errors import OptionError
 
 #: The options that an import of each kind may have, beside those that all have, and those it needs.
-_ALL = {"--out", "--name", "--licence", "--citation"}
+_ALL = {"--out", "--name", "--licence", "--citation", "--visual-degrees"}
 _ALLOWED = {
     "arrays": {
         "IMAGES", "RESPONSES", "--axes", "--region", "--sites", "--stimuli", "--key", "--units",
@@ -84,6 +84,10 @@ def import_command(
         tuple[float, float] | None,
         typer.Option(help="Of arrays: when the counts were taken after stimulus onset, in ms."),
     ] = None,
+    visual_degrees: Annotated[
+        float | None,
+        typer.Option(help="That an image filled when it was shown. [default: unknown; NSD's 8.4]"),
+    ] = None,
     licence: Annotated[str | None, typer.Option(help="Of the data.")] = None,
     citation: Annotated[str | None, typer.Option(help="What to cite.")] = None,
     simulated: Annotated[
@@ -111,9 +115,11 @@ def import_command(
     }  # fmt: skip
     _check({option for option, value in options.items() if value is not None})
     facts: dict[str, Any] = {"name": name, "licence": licence}
-    # The Algonauts importer knows what to cite.
+    # The Algonauts importer knows what to cite, and how large the images were.
     if citation is not None or algonauts is None:
         facts["citation"] = citation
+    if visual_degrees is not None:
+        facts["visual_degrees"] = visual_degrees
     if algonauts is not None:
         recordings = import_algonauts(
             algonauts, out, rois=_split(rois) if rois else None, roi_names=roi_names, **facts

@@ -54,5 +54,9 @@ class OutputError(NrpOnnxError):
     """A place that results cannot be written to."""
 
 
+class RunError(NrpOnnxError):
+    """The folder of a run that cannot be read, or compared with another."""
+
+
 class DeviceError(NrpOnnxError):
     """A device or execution provider that is asked for and does not work."""

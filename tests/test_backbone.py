@@ -18,6 +18,7 @@ from nrp_onnx.backbone.preprocessing import PRESETS, Preprocessing, preprocessin
 from nrp_onnx.backbone.reductions import Reduction
 from nrp_onnx.backbone.selection import auto_layers
 from nrp_onnx.converters.parity import preprocessed
+from nrp_onnx.errors import OptionError
 from tests.conftest import assert_user_error, nrp_onnx
 
 
@@ -81,6 +82,56 @@ def test_shortest_edge_and_centre_crop(identity: Path) -> None:
     found = run_graph(identity, spec, "y", Reduction("none"), pixels[None])
     expected = pixels[12:36, 36:60].transpose(2, 0, 1).reshape(1, -1)
     np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+def on_screen(image: Image.Image, ratio: float) -> Image.Image:
+    """The image on a screen ``ratio`` times as large as itself, by Pillow."""
+    width, height = (round(ratio * side) for side in image.size)
+    screen = Image.new("RGB", (width, height), "gray")
+    # Pillow takes a paste beyond the edges, and numbers its box from the top left corner.
+    left, top = (round((image.size[i] - screen.size[i]) / 2) for i in (0, 1))
+    if ratio < 1:
+        screen.paste(image.crop((left, top, left + width, top + height)))
+    else:
+        screen.paste(image, (-left, -top))
+    return screen
+
+
+@pytest.mark.parametrize("size", [(24, 24), (63, 40), (17, 31)])
+@pytest.mark.parametrize("ratio", [2.0, 10 / 8, 4 / 3, 0.5, 0.7, 4 / 8.4, 0.001])
+def test_images_are_put_on_a_screen_as_pillow_does(ratio: float, size: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(7).integers(0, 256, (2, *size, 3), dtype=np.uint8)
+    spec = Preprocessing(ratio, size=(24, 24), layout="NCHW", dtype="float32")
+    found = preprocessed(pixels, spec).transpose(0, 2, 3, 1)
+    for image, placed in zip(pixels, found, strict=True):
+        if ratio < 0.01:  # a part of a pixel is one pixel
+            middle = [int(np.round((side - 1) / 2)) for side in size]
+            expected = np.broadcast_to(image[middle[0], middle[1]], (24, 24, 3))
+        else:
+            screen = on_screen(Image.fromarray(image), ratio)
+            expected = np.asarray(screen.resize((24, 24), Image.Resampling.BILINEAR), np.float32)
+        assert np.abs(placed - expected).max() <= 1.1
+
+
+def test_the_screen_comes_before_all_other_steps() -> None:
+    """Grey is normalised as the image is, and the model's own crop cuts the screen."""
+    pixels = np.zeros((1, 30, 30, 3), np.uint8)
+    spec = replace(
+        PRESETS["imagenet"], visual_degrees_ratio=2.0, size=60, crop_size=(40, 40)
+    ).for_input(40, 40, "NCHW", "float32")
+    assert preprocessing_from_json(spec.to_json(), "test") == spec
+    found = preprocessed(pixels, spec)
+    grey = (128 / 255 - np.array(spec.image_mean)) / spec.image_std
+    np.testing.assert_allclose(found[0, :, 0, 0], grey, atol=1e-5)
+    black = -np.array(spec.image_mean) / spec.image_std
+    np.testing.assert_allclose(found[0, :, 5, 5], black, atol=1e-5)
+    np.testing.assert_allclose(found[0, :, 4, 20], grey, atol=1e-5)
+
+
+@pytest.mark.parametrize("ratio", [0, -1, 181, "2", None])
+def test_a_screen_of_no_size_is_refused(ratio: object) -> None:
+    with pytest.raises(OptionError, match=r"spec\.json: the key visual_degrees_ratio is wrong"):
+        preprocessing_from_json({"visual_degrees_ratio": ratio}, "spec.json")
 
 
 @pytest.mark.parametrize("resample", [2, 3])

@@ -25,5 +25,7 @@ def test_demo_scores_two_networks_and_says_where_the_files_are(
         assert f"{name}.onnx on simulated:240  SIMULATED" in run.stdout
         assert re.search(rf"^{name} +NRP-error {errors[name]:.3f} ", run.stdout, re.MULTILINE)
         assert str(tmp_path / "demo" / name) in run.stdout
+    report = (tmp_path / "demo" / "report.html").read_text()
+    assert all(f"{error:.3f}" in report for error in errors.values())
     better = errors["untrained"] > errors["trained"]
     assert ("predicts better" in run.stdout) == better

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import scipy.io
 import typer
@@ -74,6 +75,8 @@ def _recordings_of_other_kinds(folder: Path, rates: np.ndarray) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_commands_of_a_page_run(page: str, desk: Path) -> None:
+    if page == "docs/reading-a-score.md" and not (desk / "runs").exists():
+        test_commands_of_a_page_run("README.md", desk)
     for command in commands(page):
         run = nrp_onnx(*shlex.split(command)[1:], cwd=desk)
         assert run.returncode == 0, f"{command}\n{run.stderr}"
@@ -112,6 +115,7 @@ def test_the_page_of_result_json_names_every_key(desk: Path) -> None:
     result = json.loads(run.stdout)
     page = (ROOT / "docs" / "result.md").read_text(encoding="utf-8")
     documented = set(re.findall(r"`([a-z_0-9]+)`", page))
+    page = page.split("# trials.parquet")[0]
     rows = set(re.findall(r"^\| `([a-z_]+)", page, re.MULTILINE))
     assert rows == set(json.loads((out / "result.json").read_text()))
     for part in ("model", "recordings", "protocol", "search"):
@@ -119,3 +123,28 @@ def test_the_page_of_result_json_names_every_key(desk: Path) -> None:
     region = result["regions"]["V4"]
     assert set(re.findall(r"regions\.<R>\.([a-z_]+)", page)) == set(region)
     assert set(region["predictors"]["nrp"]) | set(region["predictors"]) <= documented
+
+
+def test_the_page_shows_the_search_file_with_its_defaults(tmp_path: Path) -> None:
+    from nrp_onnx.predictor.search_file import read_search
+    from nrp_onnx.predictor.search_space import SearchSpace
+
+    page = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "mine.yaml").write_text(shown)
+    assert read_search(str(tmp_path / "mine.yaml")) == SearchSpace()
+    keys = set(re.findall(r"^(\w+):", shown, re.MULTILINE))
+    content = SearchSpace().to_json()
+    assert keys == (set(content) | set(content["plan"])) - {"plan"}
+
+
+def test_the_page_of_trials_names_every_column(tmp_path: Path) -> None:
+    from nrp_onnx.predictor.job import HeadConfig, Trial
+    from nrp_onnx.predictor.trial_record import TrialRecord
+
+    trial = Trial(HeadConfig((0,), 1, 1, 0.1), 0, 1.0, 1, (1.0,), (1.0,))
+    TrialRecord(tmp_path / "trials.parquet", ["a"]).add(0, "", [trial])
+    page = (ROOT / "docs" / "result.md").read_text(encoding="utf-8").split("# trials.parquet")[1]
+    rows = re.findall(r"^\| (`.*?) \|", page, re.MULTILINE)
+    documented = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+    assert documented == pq.read_schema(tmp_path / "trials.parquet").names

@@ -20,6 +20,9 @@ def test_the_wheel_holds_every_module(tmp_path: Path) -> None:
     core = {path.relative_to(ROOT).as_posix() for path in (ROOT / "nrp_onnx").rglob("*.py")}
     converters = {f"nrp_onnx/converters/{path.name}" for path in (ROOT / "converters").glob("*.py")}
     data = {"nrp_onnx/py.typed", "nrp_onnx/recordings/registry.toml"}
+    data |= {
+        path.relative_to(ROOT).as_posix() for path in (ROOT / "nrp_onnx/report/templates").iterdir()
+    }
     assert core | converters | data <= files
     assert not any(name.startswith(("tests/", "converters/", "benchmarks/")) for name in files)
     metadata = next(name for name in files if name.endswith("entry_points.txt"))

@@ -1,16 +1,21 @@
 """The main job, through the command line."""
 
+import io
 import json
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
+from nrp_onnx.recordings import load_recordings, site_reliability
+from nrp_onnx.report.table import score_table
 from tests.conftest import assert_user_error, nrp_onnx
 
 
@@ -34,7 +39,7 @@ def test_result_has_the_documented_keys(run_folder: Path) -> None:
     result = json.loads((run_folder / "result.json").read_text())
     region = result["regions"]["V4"]
     assert region["n_sites"] == 6
-    assert set(region["predictors"]) == {"mean", "ols", "ridge", "pls", "nrp"}
+    assert set(region["predictors"]) == {"mean", "ols", "ridge", "pls", "kernel", "nrp"}
     low, high = region["nrp_error"]["ci95"]
     assert low < region["nrp_error"]["value"] < high
     assert region["noise_floor"] > 0
@@ -62,6 +67,55 @@ def test_errors_are_those_of_the_stored_predictions(run_folder: Path) -> None:
         assert np.concatenate(errors).mean() == pytest.approx(reported["mae"], rel=1e-5)
     mean = np.stack(table["mean"].to_list())
     np.testing.assert_allclose(mean[fold == 0][0], recorded[fold != 0].mean(axis=0), rtol=1e-5)
+
+
+def test_the_ceilings_are_those_of_the_stored_sites(
+    run_folder: Path, recordings_folder: Path
+) -> None:
+    """r is recomputed from predictions.parquet, and with the reliability of each site normalised."""
+    sites = pd.read_csv(run_folder / "sites.csv")
+    recordings = load_recordings(recordings_folder)
+    assert tuple(sites["site_id"]) == recordings.site_ids
+    np.testing.assert_allclose(sites["reliability"], site_reliability(recordings), rtol=1e-5)
+    table = pd.read_parquet(run_folder / "predictions.parquet")
+    recorded = np.stack(table["recorded"].to_list())
+    region = json.loads((run_folder / "result.json").read_text())["regions"]["V4"]
+    assert region["reliability"] == pytest.approx(sites["reliability"].median(), rel=1e-5)
+    assert region["reliability_reason"] is None
+    for name in ("ols", "nrp"):
+        predicted = np.stack(table[name].to_list())
+        r = np.array(
+            [
+                np.mean(
+                    [
+                        np.corrcoef(predicted[test, site], recorded[test, site])[0, 1]
+                        for test in (table["fold"].to_numpy() == k for k in range(5))
+                    ]
+                )
+                for site in range(6)
+            ]
+        )
+        normalised = np.median(r / np.sqrt(sites["reliability"]))
+        found = region["predictors"][name]["pearson_r_normalised"]
+        assert found == pytest.approx(normalised, abs=1e-3), "stored as float32"
+    np.testing.assert_allclose(sites["r_nrp"], r, atol=1e-3)
+    assert region["predictors"]["mean"]["pearson_r_normalised"] is None
+
+
+def test_the_table_shows_ceilings_and_brain_score(run_folder: Path) -> None:
+    result = json.loads((run_folder / "result.json").read_text())
+    console = Console(width=160, record=True, file=io.StringIO())
+    console.print(score_table(result))
+    lines = console.export_text().splitlines()
+    region = result["regions"]["V4"]
+    (limits,) = [line for line in lines if "noise floor, ceiling" in line]
+    assert f"{region['noise_floor']:.3f}" in limits
+    assert f"{np.sqrt(region['reliability']):.3f}" in limits
+    (score,) = [line for line in lines if "Brain-Score" in line and "│" in line]
+    assert f"Brain-Score {region['brainscore']['score']:.3f}" in score
+    assert f"{region['brainscore']['r']:.3f}" in score
+    (nrp,) = [line for line in lines if "NRP head " in line and "│" in line]
+    assert f"{region['predictors']['nrp']['pearson_r_normalised']:.3f}" in nrp
 
 
 def test_predictor_runs_with_onnxruntime_and_numpy_alone(
@@ -114,6 +168,48 @@ def test_a_second_run_does_nothing_again(
     assert_user_error(nrp_onnx(*given, "--search", "paper"), run_folder, "another run", "search")
 
 
+def test_a_killed_search_goes_on_where_it_was(
+    model_path: Path, recordings_folder: Path, tmp_path: Path
+) -> None:
+    search = tmp_path / "mine.yaml"
+    search.write_text("layers: [all, each]\nmax_epochs: 120\npatience: 120\nsizes: [[16, 16]]\n")
+    out = tmp_path / "out"
+    given = (
+        "score", str(model_path), "--recordings", str(recordings_folder), "-o", str(out),
+        "--search", str(search),
+    )  # fmt: skip
+    with subprocess.Popen(
+        [sys.executable, "-m", "nrp_onnx", *given], stderr=subprocess.DEVNULL
+    ) as process:
+        trials = out / "trials.parquet"
+        while not trials.exists() and process.poll() is None:
+            time.sleep(0.01)
+        process.kill()
+    before = pd.read_parquet(trials)
+    assert not (out / "result.json").exists()
+    stamp = time.time_ns()
+
+    run = nrp_onnx(*given, "--json")
+    assert run.returncode == 0, run.stderr
+    result = json.loads(run.stdout)
+    after = pd.read_parquet(trials)
+    n_trials = 5 * 2 * (1 + len(result["model"]["layers"]))
+    assert result["search"]["trials"] == {"file": "trials.parquet", "count": n_trials}
+    assert len(after) == n_trials > len(before) > 0
+    pd.testing.assert_frame_equal(after.head(len(before)), before)
+    assert stamp < trials.stat().st_mtime_ns
+    for fold, best in enumerate(result["search"]["best"]):
+        errors = after[after["fold"] == fold]["validation_mae"]
+        assert best["fold"] == fold
+        assert best["validation_mae"] == errors.min()
+    assert result["search"]["space"]["sizes"] == [[16, 16]]
+
+    # Another search in the file is another run; the same one is not.
+    assert "nothing is computed again" in nrp_onnx(*given).stderr
+    search.write_text("sizes: [[8, 8]]")
+    assert_user_error(nrp_onnx(*given), "another run", "search")
+
+
 def test_another_reduction_extracts_again(
     run_folder: Path, model_path: Path, recordings_folder: Path, tmp_path: Path
 ) -> None:
@@ -154,6 +250,7 @@ def test_bad_input_is_one_line(model_path: Path, recordings_folder: Path, tmp_pa
         ((model_path, *at, "--region", "IT"), ["--region", "of V4", "found IT"]),
         ((model_path, *at, "--reduce", "pool"), ["--reduce", "avgpool:K"]),
         ((model_path, *at, "--preprocess", "vgg"), ["--preprocess", "imagenet", "'vgg'"]),
+        ((model_path, *at, "--search", "papre"), ["--search", "paper, quick", "'papre'"]),
         ((model_path, *at, "--folds", "30"), ["--folds", "2 to 10"]),
         ((model_path, *at, "--device", "tpu"), ["--device", "auto, cpu, cuda or tensorrt"]),
         ((model_path, "--recordings", tmp_path / "no"), ["no such recordings"]),
@@ -286,6 +383,11 @@ def test_real_recordings_and_backbones(
     assert mae["mean"] == pytest.approx(0.77, abs=0.02)
     assert region["noise_floor"] == pytest.approx(0.364, abs=0.02)
     assert region["noise_floor"] < mae["ridge"] < mae["ols"] < mae["mean"]
+    assert region["reliability"] == pytest.approx(0.75, abs=0.015)
+    brainscore = region["brainscore"]
+    assert brainscore["stratified_on"] == "object_name"
+    assert brainscore["score"] == pytest.approx(brainscore["r"] ** 2 / brainscore["ceiling"])
+    assert brainscore["r"] == pytest.approx(region["predictors"]["pls"]["pearson_r"], abs=0.05)
     if preprocess == "tf":
         assert mae["ols"] == pytest.approx(0.65, abs=0.02)
         assert mae["ridge"] == pytest.approx(0.61, abs=0.02)

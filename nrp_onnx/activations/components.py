@@ -12,11 +12,12 @@ from nrp_onnx.activations.stimuli import Stimuli
 from nrp_onnx.activations.store import (
     STORE_VERSION,
     LayerWriter,
+    StoredLayer,
     layer_path,
-    read_activations,
     stored_facts,
     stored_ids,
 )
+from nrp_onnx.backbone.computation import computation_digests
 from nrp_onnx.backbone.feature_graph import Feature
 from nrp_onnx.backbone.principal_components import PrincipalComponents, fit_components
 from nrp_onnx.backbone.reductions import Reduction
@@ -66,7 +67,8 @@ def _fitted(request: Request, feature: Feature, stimuli: Stimuli, folder: Path) 
             fix=f"Use sketch:{k}, or pool the layer.",
         )
     path = layer_path(folder / _FOLDER, feature.layer.name)
-    own = feature.fingerprint(request.backbone, request.preprocessing)
+    (computed,) = computation_digests(request.backbone, [feature.layer.tensor]).values()
+    own = feature.fingerprint(computed, request.preprocessing)
     facts = {
         "store_version": STORE_VERSION,
         "layer": feature.layer.name,
@@ -89,7 +91,7 @@ def _fitted(request: Request, feature: Feature, stimuli: Stimuli, folder: Path) 
         f"--reduce pca:{k}: the components of {feature.layer.name} are fitted on {n_sample} images, "
         "some of which may be test images, without any response"
     )
-    rows = read_activations(path, names)
+    rows = StoredLayer(path, names).read(np.arange(len(names)))
     components = PrincipalComponents(rows[0], np.ascontiguousarray(rows[1:].T))
     return replace(feature, reduction=replace(feature.reduction, components=components))
 
@@ -99,7 +101,8 @@ def _fit(
 ) -> PrincipalComponents:
     path = extract_layers(request, [full], sample, folder / _SAMPLE).paths[0]
     held = stored_ids(path)
-    activations = read_activations(path, tuple(n for n in sample.stimulus_ids if n in held))
+    names = tuple(name for name in sample.stimulus_ids if name in held)
+    activations = StoredLayer(path, names).read(np.arange(len(names)))
     try:
         components = fit_components(activations, k)
     except ValueError as error:

@@ -33,8 +33,9 @@ def extract_activations(
 ) -> Extraction:
     """Write the activations of all stimuli, one Parquet file a layer, unless they are there.
 
-    A file is there if its fingerprint fits: of the model's bytes, the preprocessing, the layer, the
-    reduction and the stimuli. A run that was killed goes on where it stopped.
+    A file is there if its fingerprint fits: of all that the layer is computed from in the model, the
+    preprocessing, the reduction and the stimuli. So a model that differs later on finds it, too. A
+    run that was killed goes on where it stopped.
 
     Args:
         skip_bad_stimuli: leave out images that do not open, instead of failing.

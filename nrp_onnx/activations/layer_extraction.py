@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from nrp_onnx.activations.batches import Batches
+from nrp_onnx.activations.layer_part import forget_part
 from nrp_onnx.activations.layer_parts import LayerParts
 from nrp_onnx.activations.session import BoundSession, open_session
 from nrp_onnx.activations.space import check_space
 from nrp_onnx.activations.stimuli import Stimuli
 from nrp_onnx.activations.store import STORE_VERSION, layer_path, stored_facts, stored_ids
 from nrp_onnx.activations.stream import stream_activations
+from nrp_onnx.backbone.computation import computation_digests
 from nrp_onnx.backbone.count_sketch import SEED
 from nrp_onnx.backbone.feature_graph import IMAGES, Feature, build_feature_graph, to_checked_proto
 from nrp_onnx.backbone.model import Backbone
@@ -62,12 +64,21 @@ def extract_layers(
     """Write the files of the layers that are not there; the folder is this process's own."""
     notes = request.notes
     paths = [layer_path(folder, feature.layer.name) for feature in features]
-    facts = [_facts(request, feature, stimuli) for feature in features]
+    computed = computation_digests(request.backbone, [feature.layer.tensor for feature in features])
+    facts = [
+        _facts(
+            feature.fingerprint(computed[feature.layer.tensor], request.preprocessing),
+            feature,
+            stimuli,
+        )
+        for feature in features
+    ]
     todo, providers = [], set()
     for place, path in enumerate(paths):
         held = stored_facts(path)
         if held is not None and held["fingerprint"] == facts[place]["fingerprint"]:
             providers.add(held["provider"])
+            forget_part(path)
             continue
         if held is not None and not request.overwrite:
             raise OutputError(
@@ -136,8 +147,7 @@ def _extract(
     return provider
 
 
-def _facts(request: Request, feature: Feature, stimuli: Stimuli) -> dict[str, Any]:
-    own = feature.fingerprint(request.backbone, request.preprocessing)
+def _facts(own: str, feature: Feature, stimuli: Stimuli) -> dict[str, Any]:
     facts = {
         "store_version": STORE_VERSION,
         "layer": feature.layer.name,

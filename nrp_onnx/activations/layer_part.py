@@ -1,13 +1,13 @@
 """A layer's Parquet file while it grows, safe to kill at any moment.
 
-A row group holds `ROWS` stimuli whatever the batch size. After each, a line in a journal beside the
-file says where it ends, which stimuli it holds and the checksum of its bytes. A killed run leaves whole
-row groups and at most a torn end, which is cut off.
+It grows by `ROWS` stimuli at a time, whatever the batch size. After each time, a line in a journal beside
+it says where it ends now, which stimuli were added, and the checksum of their bytes. A killed run leaves
+whole steps and at most a torn end, which is cut off.
 
 Parquet keeps the places of all row groups in the writer's memory until the file is closed. A run that
-goes on has a new writer, so it is given the old row groups again, and what it writes of them is thrown
-away: it is in the file already. Neither the size of a page nor anything that Parquet says of it hangs
-on the activations (plain encoding, no compression, no statistics), so zeros do in their stead.
+goes on has a new writer, so it is given the old steps again, and what it writes of them is thrown away:
+it is in the file already. Neither the size of a page nor anything that Parquet says of it hangs on the
+activations (plain encoding, no compression, no statistics), so zeros do in their stead.
 """
 
 import json
@@ -24,18 +24,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nrp_onnx.activations.store import WRITING, activations_schema, record_batch
+from nrp_onnx.activations.store import (
+    WRITING,
+    activations_schema,
+    record_batch,
+    rows_a_group,
+)
 from nrp_onnx.errors import OutputError
+from nrp_onnx.files import whole_file
 
-#: Stimuli a row group.
+#: Stimuli that are written in one step: one row group, or several where a stimulus is large.
 ROWS = 16
 
 _FOLDER = ".part"
 
 
 @dataclass(frozen=True)
-class _Group:
-    """A row group as the journal has it."""
+class _Step:
+    """What was written at a time, as the journal has it."""
 
     stimulus_ids: list[str]
     end: int
@@ -59,38 +65,40 @@ class LayerPart:
         self._data = path.parent / _FOLDER / path.name
         self._journal_path = self._data.with_suffix(".jsonl")
         self._data.parent.mkdir(parents=True, exist_ok=True)
-        self._groups = self._left_behind()
+        self._steps = self._left_behind()
 
     @property
     def stimulus_ids(self) -> list[list[str]]:
-        """The stimuli of each row group that a killed run left."""
-        return [group.stimulus_ids for group in self._groups]
+        """The stimuli of each step that a killed run left."""
+        return [step.stimulus_ids for step in self._steps]
 
-    def open(self, n_groups: int) -> None:
-        """Go on after the first ``n_groups`` row groups; what comes after them is cut off."""
-        kept = self._groups[:n_groups]
+    def open(self, n_steps: int) -> None:
+        """Go on after the first ``n_steps`` steps; what comes after them is cut off."""
+        kept = self._steps[:n_steps]
         lines = [self._facts, *map(asdict, kept)]
-        self._journal_path.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+        with whole_file(self._journal_path) as journal:
+            journal.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
         self._journal = self._journal_path.open("a", encoding="utf-8")
         self._sink = _Sink(self._data, kept[-1].end if kept else 0)
         self._writer = pq.ParquetWriter(self._sink, self._schema, **WRITING)
-        for group in kept:
-            self._write(group.stimulus_ids, np.zeros((len(group.stimulus_ids), self._n_features)))
-            if self._sink.position != group.end:
+        for step in kept:
+            nothing = np.zeros((len(step.stimulus_ids), self._n_features), np.float32)
+            self._write(step.stimulus_ids, nothing)
+            if self._sink.position != step.end:
                 raise OutputError(
                     "an interrupted extraction does not go on with this version of pyarrow",
                     where=self._data,
-                    expected=f"a row group that ends at byte {group.end}",
+                    expected=f"a step that ends at byte {step.end}",
                     found=self._sink.position,
                     fix=f"Delete the folder {self._data.parent}.",
                 )
 
     def append(self, stimulus_ids: Sequence[str], activations: np.ndarray) -> None:
-        """Append one row group: float32 (n, n_features)."""
+        """Append up to `ROWS` rows: float32 (n, n_features)."""
         self._write(stimulus_ids, activations)
-        group = _Group(list(stimulus_ids), self._sink.position, self._sink.crc32)
+        step = _Step(list(stimulus_ids), self._sink.position, self._sink.crc32)
         self._sink.crc32 = 0
-        self._journal.write(json.dumps(asdict(group)) + "\n")
+        self._journal.write(json.dumps(asdict(step)) + "\n")
         self._journal.flush()
 
     def finish(self) -> None:
@@ -101,9 +109,7 @@ class LayerPart:
         self._journal.close()
         self._data.replace(self.path)
         _sync_folder(self.path.parent)
-        self._journal_path.unlink()
-        if not any(self._data.parent.iterdir()):
-            self._data.parent.rmdir()
+        forget_part(self.path)
 
     def close(self) -> None:
         """Let go of the files, finished or not."""
@@ -116,25 +122,34 @@ class LayerPart:
     def _write(self, stimulus_ids: Sequence[str], activations: np.ndarray) -> None:
         rows = record_batch(self._schema, stimulus_ids, activations)
         # A table is written through to the sink, a batch might wait in the writer.
-        self._writer.write_table(pa.Table.from_batches([rows]))
+        self._writer.write_table(pa.Table.from_batches([rows]), rows_a_group(self._n_features))
 
-    def _left_behind(self) -> list[_Group]:
-        """The row groups of a part that was begun with the same facts, up to the first torn one."""
-        groups: list[_Group] = []
+    def _left_behind(self) -> list[_Step]:
+        """The steps of a part that was begun with the same facts, up to the first torn one."""
+        steps: list[_Step] = []
         try:
             first, *lines = self._journal_path.read_text("utf-8").splitlines()
             if json.loads(first) != self._facts:
-                return groups
+                return steps
             with self._data.open("rb") as data:
                 for line in lines:
-                    group = _Group(**json.loads(line))
-                    pages = data.read(group.end - data.tell())
-                    if zlib.crc32(pages) != group.crc32:
+                    step = _Step(**json.loads(line))
+                    pages = data.read(step.end - data.tell())
+                    if zlib.crc32(pages) != step.crc32:
                         break
-                    groups.append(group)
+                    steps.append(step)
         except (OSError, ValueError, TypeError):
             pass  # nothing, or a torn line
-        return groups
+        return steps
+
+
+def forget_part(path: Path) -> None:
+    """Remove what is left of the unfinished file of a layer whose file is in its place."""
+    folder = path.parent / _FOLDER
+    for left in (folder / path.name, (folder / path.name).with_suffix(".jsonl")):
+        left.unlink(missing_ok=True)
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
 
 
 class _Sink(RawIOBase):

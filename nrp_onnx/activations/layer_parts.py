@@ -1,4 +1,4 @@
-"""The files of all layers of an extraction, which grow row group by row group in step."""
+"""The files of all layers of an extraction, which grow in step."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,13 +10,13 @@ from nrp_onnx.activations.layer_part import ROWS, LayerPart
 
 
 class LayerParts:
-    """Takes rows of all layers and writes them as whole row groups; a context manager.
+    """Takes rows of all layers and writes `ROWS` at a time; a context manager.
 
     Args:
         paths: where the finished files go.
         n_features: numbers a stimulus, of each layer.
         facts: what each finished file says of itself.
-        step: stimuli that are computed together; a run goes on after a whole number of such steps.
+        batch: stimuli that are computed together; a run goes on after a whole number of batches.
 
     Attributes:
         stimulus_ids: what is written already.
@@ -27,21 +27,21 @@ class LayerParts:
         paths: Sequence[Path],
         n_features: Sequence[int],
         facts: Sequence[dict[str, Any]],
-        step: int,
+        batch: int,
     ) -> None:
         self._parts = [LayerPart(*given) for given in zip(paths, n_features, facts, strict=True)]
-        groups_a_step = max(step // ROWS, 1)
-        n_groups = min(len(part.stimulus_ids) for part in self._parts)
-        n_groups -= n_groups % groups_a_step
-        groups = self._parts[0].stimulus_ids[:n_groups]
+        a_batch = max(batch // ROWS, 1)
+        n_steps = min(len(part.stimulus_ids) for part in self._parts)
+        n_steps -= n_steps % a_batch
+        steps = self._parts[0].stimulus_ids[:n_steps]
         for part in self._parts:
-            if part.stimulus_ids[:n_groups] != groups:  # no two runs write that
-                groups, n_groups = [], 0
-        self.stimulus_ids = [name for group in groups for name in group]
+            if part.stimulus_ids[:n_steps] != steps:  # no two runs write that
+                steps, n_steps = [], 0
+        self.stimulus_ids = [name for one in steps for name in one]
         self._waiting_ids: list[str] = []
         self._waiting: list[np.ndarray] = []
         for part in self._parts:
-            part.open(n_groups)
+            part.open(n_steps)
 
     def __enter__(self) -> "LayerParts":
         return self
@@ -51,7 +51,7 @@ class LayerParts:
             part.close()
 
     def write(self, stimulus_ids: Sequence[str], outputs: Sequence[np.ndarray]) -> None:
-        """Append rows: float32 (n, n_features) of each layer; what fills no row group waits."""
+        """Append rows: float32 (n, n_features) of each layer; what is left over waits."""
         ids, rows = [*self._waiting_ids, *stimulus_ids], list(outputs)
         if self._waiting_ids:
             rows = [np.concatenate(pair) for pair in zip(self._waiting, rows, strict=True)]

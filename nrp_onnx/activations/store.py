@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ STORE_VERSION = 1
 
 #: How pages are written. Activations hardly compress, and statistics of theirs mean nothing.
 WRITING = {"use_dictionary": False, "compression": "none", "write_statistics": False}
+
+#: Of a row group, or one image where that is more: what a reader holds at a time.
+_GROUP_BYTES = 2**22
 
 
 def layer_path(folder: Path, layer_name: str) -> Path:
@@ -43,16 +47,23 @@ def record_batch(
     return pa.record_batch([pa.array(stimulus_ids, pa.string()), lists], schema=schema)
 
 
+def rows_a_group(n_features: int) -> int:
+    """Stimuli of a row group, at most."""
+    return max(1, _GROUP_BYTES // (4 * n_features))
+
+
 class LayerWriter:
-    """Writes the activations of one layer, batch by batch, a row group each."""
+    """Writes the activations of one layer, batch by batch, in row groups of `rows_a_group` at most."""
 
     def __init__(self, path: Path, n_features: int, facts: dict[str, Any]) -> None:
         self._schema = activations_schema(n_features, facts)
+        self._rows_a_group = rows_a_group(n_features)
         self._writer = pq.ParquetWriter(path, self._schema, **WRITING)
 
     def write(self, stimulus_ids: Sequence[str], activations: np.ndarray) -> None:
         """Append rows: float32 (n, n_features)."""
-        self._writer.write_batch(record_batch(self._schema, stimulus_ids, activations))
+        rows = record_batch(self._schema, stimulus_ids, activations)
+        self._writer.write_batch(rows, self._rows_a_group)
 
     def close(self) -> None:
         self._writer.close()
@@ -88,25 +99,80 @@ def stored_ids(path: Path) -> frozenset[str]:
     return frozenset(pq.read_table(path, columns=["stimulus_id"])["stimulus_id"].to_pylist())
 
 
-def read_activations(path: Path, stimulus_ids: tuple[str, ...]) -> np.ndarray:
-    """The activations of a layer in the order of ``stimulus_ids``: float32 (n, n_features).
+class StoredLayer:
+    """The activations of a layer in its Parquet file, in the order of ``stimulus_ids``.
+
+    Memory holds one row group at a time.
 
     Raises:
-        OutputError: if the file does not hold all of them.
+        OutputError: if the file does not hold all stimuli.
     """
-    table = pq.read_table(path)
-    row = {name: place for place, name in enumerate(table["stimulus_id"].to_pylist())}
-    missing = [name for name in stimulus_ids if name not in row]
-    if missing:
-        raise OutputError(
-            "stimuli are missing", where=path, expected=missing[0], fix="Delete the file."
-        )
-    column = table["activation"]
-    matrix = np.empty((len(row), column.type.list_size), np.float32)
-    start = 0
-    for chunk in column.chunks:  # a flattened column of over 2^31 numbers would not fit Arrow
-        block = chunk.flatten().to_numpy().reshape(len(chunk), -1)
-        matrix[start : start + len(chunk)] = block
-        start += len(chunk)
-    order = np.array([row[name] for name in stimulus_ids])
-    return matrix if np.array_equal(order, np.arange(len(row))) else matrix[order]
+
+    def __init__(self, path: Path, stimulus_ids: tuple[str, ...]) -> None:
+        self._path = path
+        with pq.ParquetFile(path) as file:
+            ids = file.read(columns=["stimulus_id"])["stimulus_id"].to_pylist()
+            n_features = file.schema_arrow.field("activation").type.list_size
+            sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+        row = {name: place for place, name in enumerate(ids)}
+        missing = [name for name in stimulus_ids if name not in row]
+        if missing:
+            raise OutputError(
+                "stimuli are missing", where=path, expected=missing[0], fix="Delete the file."
+            )
+        self.shape = (len(stimulus_ids), n_features)
+        self._row = np.array([row[name] for name in stimulus_ids], np.int64)
+        self._starts = np.concatenate([[0], np.cumsum(sizes)])
+
+    def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """See `nrp_onnx.activations.layer_activations.LayerActivations`."""
+        yield from self._blocks_of(np.arange(self.shape[0]))
+
+    def feature_blocks(self, width: int) -> Iterator[tuple[slice, np.ndarray]]:
+        """See `nrp_onnx.activations.layer_activations.LayerActivations`.
+
+        The file holds images, so a first pass sorts it into blocks of features in a scratch file
+        beside it, of 4 n D bytes, which is gone afterwards. Ordinary reads and writes leave the
+        pages of that file to the operating system; those of a memory map would be this process's.
+        """
+        n, n_features = self.shape
+        with tempfile.TemporaryFile(dir=self._path.parent) as file:
+            order: list[np.ndarray] = []
+            written = 0
+            for places, rows in self.blocks():
+                for start in range(0, n_features, width):
+                    part = np.ascontiguousarray(rows[:, start : start + width])
+                    # Blocks before this one are n images long; in this one, some are written.
+                    file.seek(4 * (n * start + written * part.shape[1]))
+                    file.write(part.data)
+                order.append(places)
+                written += len(places)
+            stored = np.concatenate(order)
+            for start in range(0, n_features, width):
+                part = np.empty((n, min(width, n_features - start)), np.float32)
+                file.seek(4 * n * start)
+                file.readinto(part.data)
+                block = np.empty_like(part)
+                block[stored] = part
+                yield slice(start, start + part.shape[1]), block
+
+    def read(self, places: np.ndarray) -> np.ndarray:
+        """See `nrp_onnx.activations.layer_activations.LayerActivations`."""
+        found = np.empty((len(places), self.shape[1]), np.float32)
+        for rows, block in self._blocks_of(places):
+            found[rows] = block
+        return found
+
+    def _blocks_of(self, places: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Row group by row group: positions in ``places``, and the activations of these images."""
+        rows = self._row[places]
+        group = np.searchsorted(self._starts, rows, side="right") - 1
+        with pq.ParquetFile(self._path) as file:
+            for number in np.unique(group):
+                column = file.read_row_group(int(number), ["activation"], use_threads=False)[
+                    "activation"
+                ]
+                values = np.concatenate([chunk.flatten().to_numpy() for chunk in column.chunks])
+                positions = np.flatnonzero(group == number)
+                block = values.reshape(-1, self.shape[1])
+                yield positions, block[rows[positions] - self._starts[number]]

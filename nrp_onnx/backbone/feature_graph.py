@@ -42,13 +42,18 @@ class Feature:
     def n_features(self) -> int:
         return int(np.prod(self.shape))
 
-    def fingerprint(self, backbone: Backbone, preprocessing: Preprocessing) -> str:
-        """SHA-256 over all that can change these activations, the stimuli aside."""
+    def fingerprint(self, computation: str, preprocessing: Preprocessing) -> str:
+        """SHA-256 over all that can change these activations, the stimuli aside.
+
+        Args:
+            computation: the layer's, of `nrp_onnx.backbone.computation.computation_digests`.
+        """
         return sha256_of_json(
             [
-                backbone.sha256,
+                computation,
                 preprocessing.to_json(),
-                self.layer.tensor,
+                self.layer.shape,
+                self.layer.layout,
                 str(self.reduction),
                 SEED if self.reduction.kind == "sketch" else None,
                 ort.__version__,

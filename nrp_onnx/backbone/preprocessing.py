@@ -1,7 +1,7 @@
 """What is done to an image before the backbone sees it, as a spec that travels as JSON.
 
-The keys are those of Hugging Face's ``preprocessor_config.json``, plus ``layout``, ``channel_order``
-and ``dtype``. The nodes that carry it out are in `nrp_onnx.backbone.preprocessing_nodes`.
+The keys are those of Hugging Face's ``preprocessor_config.json``, plus ``visual_degrees_ratio``,
+``layout``, ``channel_order`` and ``dtype``. The nodes that carry it out are in `nrp_onnx.backbone.preprocessing_nodes`.
 """
 
 import json
@@ -21,6 +21,9 @@ class Preprocessing:
     """Steps from a uint8 RGB image to the backbone's input, in the order of the attributes.
 
     Attributes:
+        visual_degrees_ratio: degrees of the visual field that the model's input covers, over those
+            that the image filled when it was shown: over 1, the image is put on the middle of a grey
+            (128) canvas that many times its size; under 1, that part is cut from its middle.
         size: (height, width) in pixels that the image is resized to, or one number for its shorter
             edge (its proportions kept); None takes the size of the model's input.
         resample: 0 nearest, 2 bilinear, 3 bicubic, as in Pillow; with antialiasing when shrinking.
@@ -32,6 +35,7 @@ class Preprocessing:
         dtype: ``float32`` or ``float16``; None takes that of the model's input.
     """
 
+    visual_degrees_ratio: float = 1.0
     size: tuple[int, int] | int | None = None
     resample: int = 2
     crop_size: tuple[int, int] | None = None
@@ -50,6 +54,7 @@ class Preprocessing:
         else:
             size = None if self.size is None else _height_width(self.size)
         return {
+            "visual_degrees_ratio": self.visual_degrees_ratio,
             "do_resize": True,
             "size": size,
             "resample": self.resample,
@@ -104,7 +109,10 @@ def preprocessing_from_json(content: Mapping[str, Any], where: object) -> Prepro
         raise OptionError(
             "this is no preprocessing", where=where, expected="a JSON object", found=type(content)
         )
-    spec = Preprocessing()
+    ratio = content.get("visual_degrees_ratio", 1.0)
+    if not isinstance(ratio, int | float) or not 0 < ratio <= 180:
+        raise _wrong("visual_degrees_ratio", where, "a number over 0, at most 180", ratio)
+    spec = Preprocessing(visual_degrees_ratio=float(ratio))
     if content.get("do_resize", True) and content.get("size") is not None:
         spec = replace(spec, size=_size(content["size"], "size", where))
         spec = replace(spec, resample=_one_of(content, "resample", tuple(RESAMPLE), 2, where))

@@ -7,6 +7,8 @@ from onnx_ir.tape import Tape
 from nrp_onnx.backbone.preprocessing import RESAMPLE, Preprocessing
 from nrp_onnx.errors import OptionError
 
+#: Of the screen around an image: Pillow's "gray".
+_GREY = 128.0
 _DTYPES = {"float32": ir.DataType.FLOAT, "float16": ir.DataType.FLOAT16}
 
 
@@ -25,11 +27,11 @@ def append_preprocessing(tape: Tape, images: ir.Value, spec: Preprocessing) -> i
         # No Transpose: ONNX Runtime would push it through Resize, to meet the one at the end, and not
         # every execution provider resizes channels that come last.
         x = tape.op("Einsum", [x], {"equation": "nhwc->nchw"})
-    else:
-        x = tape.op(
-            "Transpose", [images], {"perm": [0, 3, 1, 2]}
-        )  # of bytes, a quarter of the work
+    else:  # bytes are a quarter of the work
+        x = tape.op("Transpose", [images], {"perm": [0, 3, 1, 2]})
         x = tape.op("Cast", [x], {"to": ir.DataType.FLOAT})
+    if spec.visual_degrees_ratio != 1:
+        x = _place_on_screen(tape, x, spec.visual_degrees_ratio)
     x = _resize(tape, x, spec)
     if spec.crop_size is not None:
         x = _center_crop(tape, x, spec.crop_size)
@@ -99,6 +101,36 @@ def check_fits(
 
 def _constant(tape: Tape, array: np.ndarray) -> ir.Value:
     return tape.op("Constant", [], {"value": ir.tensor(array)})
+
+
+def _place_on_screen(tape: Tape, x: ir.Value, ratio: float) -> ir.Value:
+    """Make an image ``ratio`` times as large: with a grey margin on all sides, or by cutting them off.
+
+    Sizes and margins are rounded as Brain-Score's place_on_screen rounds them: to the nearest pixel,
+    halves to the even one.
+    """
+
+    def rounded(value: ir.Value) -> ir.Value:
+        return tape.op("Cast", [tape.op("Round", [value])], {"to": ir.DataType.INT64})
+
+    def times(value: ir.Value, factor: float) -> ir.Value:
+        # In double precision, as in NumPy: in float32 other products would end in a half.
+        number = tape.op("Cast", [value], {"to": ir.DataType.DOUBLE})
+        return tape.op("Mul", [number, _constant(tape, np.array([factor]))])
+
+    size = tape.op("Shape", [x], {"start": 2, "end": 4})
+    at_least_one = _constant(tape, np.array([1], np.int64))
+    screen = tape.op("Max", [rounded(times(size, ratio)), at_least_one])
+    larger, smaller = (screen, size) if ratio > 1 else (size, screen)
+    margin = tape.op("Sub", [larger, smaller])
+    before = rounded(times(margin, 0.5))
+    if ratio < 1:
+        end = tape.op("Add", [before, screen])
+        return tape.op("Slice", [x, before, end, _constant(tape, np.array([2, 3], np.int64))])
+    none = _constant(tape, np.array([0, 0], np.int64))
+    after = tape.op("Sub", [margin, before])
+    pads = tape.op("Concat", [none, before, none, after], {"axis": 0})
+    return tape.op("Pad", [x, pads, _constant(tape, np.array(_GREY, np.float32))])
 
 
 def _resize(tape: Tape, x: ir.Value, spec: Preprocessing) -> ir.Value:

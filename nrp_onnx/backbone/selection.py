@@ -51,15 +51,7 @@ def auto_layers(backbone: Backbone) -> list[Layer]:
     A block ends where the graph narrows to one tensor that everything later depends on; a stage is a
     run of blocks at one spatial resolution. The class scores and what follows them are left out.
     """
-    model = ir.from_proto(backbone.proto)
-    tables = {layer.tensor: layer for layer in backbone.layers}
-    # Where a module and the container that ends with it share a tensor, the outer one names it.
-    for layer in backbone.layers:
-        if layer.name.count(".") < tables[layer.tensor].name.count("."):
-            tables[layer.tensor] = layer
-    ends = [tables[name] for name in _narrow_tensors(model) if name in tables]
-    if not ends:
-        ends = list(backbone.layers)
+    ends = _block_ends(backbone)
     stages: dict[object, Layer] = {}
     for layer in ends:
         stages[_resolution(layer)] = layer
@@ -67,6 +59,23 @@ def auto_layers(backbone: Backbone) -> list[Layer]:
     if len(chosen) < min(HANDFUL - 1, len(ends)):
         chosen = _evenly(ends, HANDFUL)
     return sorted(chosen[-HANDFUL:], key=lambda layer: layer.depth)
+
+
+def spread_layers(backbone: Backbone, count: int) -> list[Layer]:
+    """Up to ``count`` ends of blocks (see `auto_layers`), evenly spaced over the depth."""
+    return _evenly(_block_ends(backbone), count)
+
+
+def _block_ends(backbone: Backbone) -> list[Layer]:
+    """The layers at which the graph is narrow; all where there are none."""
+    model = ir.from_proto(backbone.proto)
+    tables = {layer.tensor: layer for layer in backbone.layers}
+    # Where a module and the container that ends with it share a tensor, the outer one names it.
+    for layer in backbone.layers:
+        if layer.name.count(".") < tables[layer.tensor].name.count("."):
+            tables[layer.tensor] = layer
+    ends = [tables[name] for name in _narrow_tensors(model) if name in tables]
+    return ends or list(backbone.layers)
 
 
 def _resolution(layer: Layer) -> object:

@@ -1,59 +1,121 @@
-"""A fitted head as plain arrays on activations: basis, means and units folded into its weights."""
+"""A fitted predictor as plain arrays on activations: basis, means and units folded into its weights."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from nrp_onnx.activations.layer_activations import LayerActivations
 from nrp_onnx.predictor.basis import Basis
-from nrp_onnx.predictor.training import TrainedHead
+from nrp_onnx.predictor.nrp_predictor import NrpPredictor
+
+Dense = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class FoldedLayer:
+    """What is computed from the activations of one layer; W and b of y = W x + b.
+
+    Attributes:
+        mean: what is taken from the activations first, float32 (D,): folded into b as well,
+            activations that hardly differ would cancel to nothing.
+        basis: (r, D), or None; the input of ``l1``, else the activations themselves.
+        l1: W (C * units, r or D) and b (C * units,), those of the first head first; None where the
+            heads do not see the layer.
+        linear: (n_sites, D), of the linear path, in the recordings' units; None where there is none.
+    """
+
+    mean: np.ndarray
+    basis: np.ndarray | None
+    l1: Dense | None
+    linear: np.ndarray | None
 
 
 @dataclass(frozen=True)
 class FoldedHead:
-    """Weights of y = W x + b for each dense layer.
+    """C heads as one NRP network, with its linear path.
 
     Attributes:
-        means: for each layer of the backbone, what is taken from its activations first, float32
-            (D,): folded into b as well, activations that hardly differ would cancel to nothing.
-        l1: for each layer W (units, D) and b (units,), on its activations less their mean.
-        l2, out: W and b; ``out`` gives rates in the recordings' own units.
+        layers: one for each layer that is used.
+        n_heads: C.
+        l2: W (C, units, L * units of NRP-L1) and b (C, units).
+        out: W (n_sites, C * units) and b (n_sites,); it gives rates in the recordings' own units.
     """
 
-    means: list[np.ndarray]
-    l1: list[tuple[np.ndarray, np.ndarray]]
-    l2: tuple[np.ndarray, np.ndarray]
-    out: tuple[np.ndarray, np.ndarray]
+    layers: list[FoldedLayer]
+    n_heads: int
+    l2: Dense
+    out: Dense
+
+
+def used_layers(predictor: NrpPredictor, bases: Sequence[Basis]) -> list[int]:
+    """Places of the candidate layers that the exported head needs, in the order of its inputs."""
+    return sorted({*predictor.layers, *(_differing(bases) if predictor.linear else ())})
+
+
+def _differing(bases: Sequence[Basis]) -> list[int]:
+    """Places of the layers that the linear path sees."""
+    return [place for place, basis in enumerate(bases) if basis.n_directions]
 
 
 def fold_head(
-    trained: TrainedHead,
+    predictor: NrpPredictor,
     bases: Sequence[Basis],
-    activations: Sequence[np.ndarray],
+    activations: Sequence[LayerActivations],
     offset: np.ndarray,
     scale: np.ndarray,
 ) -> FoldedHead:
-    """Fold what stands around a head into its first and last weights.
+    """Fold what stands around the heads into their first and last weights.
 
-    With coordinates c = (x - mean) P, NRP-L1 is W c + b = (W P^T) (x - mean) + b; with
-    rates = out * scale + offset, the scale and the offset go into NRP-out.
+    With coordinates c = (x - mean) V, NRP-L1 is W c + b = (W V^T) (x - mean) + b; W and V are kept
+    apart where they are smaller so. With rates = out * scale + offset, the scale and the offset go
+    into NRP-out, and so do the mean over heads and the share of the linear path.
 
     Args:
-        bases, activations: of the layers that the head uses, in its order.
-        offset, scale: float arrays (n_sites,) from the head's targets to the recordings' units.
+        bases, activations: of all candidate layers.
+        offset, scale: float arrays (n_sites,) from the targets to the recordings' units.
     """
-    weights = {
-        name: tensor.numpy().astype(np.float64)
-        for name, tensor in trained.head.state_dict().items()
-    }
-    l1, means = [], []
-    for place, (basis, x) in enumerate(zip(bases, activations, strict=True)):
-        folded = weights[f"l1.{place}.weight"] @ basis.projection(x).T
-        means.append(basis.mean.astype(np.float32))
-        l1.append((folded, weights[f"l1.{place}.bias"] - folded @ (basis.mean - means[-1])))
+    states = [
+        {name: tensor.numpy().astype(np.float64) for name, tensor in head.state_dict().items()}
+        for head in predictor.heads
+    ]
+    differing = _differing(bases)
+    layers, at_mean = [], offset.astype(np.float64)
+    for place in used_layers(predictor, bases):
+        x, basis = activations[place], bases[place]
+        mean, l1, directions, linear = None, None, None, None
+        if place in predictor.layers:
+            name = f"l1.{predictor.layers.index(place)}"
+            weights = np.concatenate([state[f"{name}.weight"] for state in states])
+            biases = np.concatenate([state[f"{name}.bias"] for state in states])
+            (n_units, r), n_features = weights.shape, x.shape[1]
+            if r * (n_units + n_features) < n_units * n_features:
+                directions, mean = basis.fold(np.eye(r), x)
+            else:
+                weights, mean = basis.fold(weights, x)
+            rounding = mean - mean.astype(np.float32)
+            seen = rounding if directions is None else directions @ rounding
+            l1 = weights, biases - weights @ seen
+        if predictor.linear is not None and place in differing:
+            linear, mean = predictor.linear.fold(differing.index(place), x)
+            linear = linear * (predictor.share * scale)[:, None]
+            at_mean -= linear @ (mean - mean.astype(np.float32))
+        assert mean is not None
+        layers.append(FoldedLayer(mean.astype(np.float32), directions, l1, linear))
+    from_heads = (1 - predictor.share) * scale
+    if predictor.linear is not None:
+        at_mean += predictor.share * predictor.linear.at_mean * scale
+    out_bias = np.mean([state["out.bias"] for state in states], axis=0)
+    out_weights = np.concatenate([state["out.weight"] for state in states], axis=1) / len(states)
     return FoldedHead(
-        means=means,
-        l1=l1,
-        l2=(weights["l2.weight"], weights["l2.bias"]),
-        out=(weights["out.weight"] * scale[:, None], weights["out.bias"] * scale + offset),
+        layers=layers,
+        n_heads=len(states),
+        l2=(
+            np.stack([state["l2.weight"] for state in states]),
+            np.stack([state["l2.bias"] for state in states]),
+        ),
+        out=(
+            out_weights * from_heads[:, None],
+            out_bias * from_heads + at_mean,
+        ),
     )

@@ -1,7 +1,7 @@
 """The head as ONNX: on activations (head.onnx) and on images (predictor.onnx)."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,25 +80,36 @@ def _append_head(
 ) -> None:
     tape = Tape()
 
-    def constant(name: str, array: np.ndarray) -> ir.Value:
-        tensor = ir.tensor(array.astype(np.float32), name=f"nrp/{name}")
+    def constant(name: str, array: np.ndarray, dtype: type = np.float32) -> ir.Value:
+        tensor = ir.tensor(array.astype(dtype), name=f"nrp/{name}")
         value = ir.Value(name=tensor.name, const_value=tensor)
         value.shape, value.type = ir.Shape(array.shape), ir.TensorType(tensor.dtype)
         graph.register_initializer(value)
         return value
 
-    def dense(x: ir.Value, name: str, weights: tuple[np.ndarray, np.ndarray]) -> ir.Value:
+    def dense(x: ir.Value, name: str, *weights: np.ndarray) -> ir.Value:
         values = [
-            constant(f"{name}.{part}", array) for part, array in zip(_DENSE, weights, strict=True)
+            constant(f"{name}.{part}", array) for part, array in zip(_DENSE, weights, strict=False)
         ]
         return tape.op("Gemm", [x, *values], {"transB": 1}, name=f"nrp/{name}")
 
-    local = []
-    for place, (x, mean, weights) in enumerate(zip(inputs, head.means, head.l1, strict=True)):
-        centred = tape.op("Sub", [x, constant(f"l1.{place}.mean", mean)])
-        local.append(tape.op("Relu", [dense(centred, f"l1.{place}", weights)]))
-    joined = tape.op("Concat", local, {"axis": 1})
-    rates = dense(tape.op("Relu", [dense(joined, "l2", head.l2)]), "out", head.out)
+    local, linear = [], []
+    for place, (x, layer) in enumerate(zip(inputs, head.layers, strict=True)):
+        centred = tape.op("Sub", [x, constant(f"layer.{place}.mean", layer.mean)])
+        if layer.linear is not None:
+            linear.append(dense(centred, f"linear.{place}", layer.linear))
+        if layer.l1 is not None:
+            if layer.basis is not None:
+                centred = dense(centred, f"basis.{place}", layer.basis)
+            local.append(tape.op("Relu", [dense(centred, f"l1.{place}", *layer.l1)]))
+    if head.n_heads == 1:
+        joined = tape.op("Concat", local, {"axis": 1})
+        l2 = tape.op("Relu", [dense(joined, "l2", head.l2[0][0], head.l2[1][0])])
+    else:
+        l2 = _averaged_l2(tape, constant, local, head)
+    rates = dense(l2, "out", *head.out)
+    for value in linear:
+        rates = tape.op("Add", [rates, value])
     rates.name = RATES
     rates.shape = ir.Shape([batch, len(head.out[1])])
     rates.type = ir.TensorType(ir.DataType.FLOAT)
@@ -108,6 +119,20 @@ def _append_head(
             output.name = output.name or f"nrp/value_{place}"
     graph.extend(list(tape.nodes))
     graph.outputs.append(rates)
+
+
+def _averaged_l2(
+    tape: Tape, constant: Callable[..., ir.Value], local: Sequence[ir.Value], head: FoldedHead
+) -> ir.Value:
+    """NRP-L2 of several heads, (batch, C * units): one matrix product for each head, in a stack."""
+    weights, biases = head.l2
+    split = constant("heads", np.array([0, head.n_heads, -1]), np.int64)
+    apart = [tape.op("Reshape", [value, split]) for value in local]
+    joined = tape.op("Transpose", [tape.op("Concat", apart, {"axis": 2})], {"perm": [1, 0, 2]})
+    product = tape.op("MatMul", [joined, constant("l2.weight", weights.transpose(0, 2, 1))])
+    shifted = tape.op("Add", [product, constant("l2.bias", biases[:, None])])
+    l2 = tape.op("Transpose", [tape.op("Relu", [shifted])], {"perm": [1, 0, 2]})
+    return tape.op("Reshape", [l2, constant("joined", np.array([0, -1]), np.int64)])
 
 
 def _finished(model: ir.Model, facts: dict[str, Any], what: str) -> onnx.ModelProto:

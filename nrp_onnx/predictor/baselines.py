@@ -1,79 +1,114 @@
-"""The linear baselines: mean, ordinary least squares, ridge and PLS, from the same activations."""
+"""The baselines: mean, least squares, ridge, PLS and kernel ridge, from the same activations.
 
-from collections.abc import Callable, Iterator
+One eigendecomposition of the inner products of the training images serves all linear ones, and one
+of their arc-cosine kernel the kernel ridge.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
-from ikpls.numpy import PLS
-from sklearn.linear_model import LinearRegression, RidgeCV
 
-ALPHAS = np.logspace(-4, 4, 17)
-PLS_COMPONENTS = 25
+from nrp_onnx.predictor.arc_cosine import arc_cosine
+from nrp_onnx.predictor.cores import map_on_cores
+from nrp_onnx.predictor.joined_span import (
+    JoinedSpan,
+    Spectrum,
+    join_layers,
+    spectrum_of_products,
+)
+from nrp_onnx.predictor.layer_span import LayerSpan, centred
+from nrp_onnx.predictor.linear_path import LinearPath
+from nrp_onnx.predictor.missing import response_patterns
+from nrp_onnx.predictor.pls import predict_pls
+from nrp_onnx.predictor.ridge import fit_ridge
 
-Baseline = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+BASELINES = ("mean", "ols", "ridge", "pls", "kernel")
+
+Predictions = dict[str, np.ndarray]
 
 
-def predict_mean(x: np.ndarray, y: np.ndarray, x_test: np.ndarray) -> np.ndarray:
-    """The mean of the training responses."""
-    return np.repeat(y.mean(axis=0, keepdims=True), len(x_test), axis=0)
+@dataclass(frozen=True, eq=False)
+class Baselines:
+    """Fitted baselines.
 
-
-def predict_ols(x: np.ndarray, y: np.ndarray, x_test: np.ndarray) -> np.ndarray:
-    """Least squares; of minimum norm where features outnumber images."""
-    prediction: np.ndarray = LinearRegression().fit(x, y).predict(x_test)
-    return prediction
-
-
-def predict_ridge(x: np.ndarray, y: np.ndarray, x_test: np.ndarray) -> np.ndarray:
-    """Ridge; alpha per site by leave-one-out cross-validation over the training images.
-
-    The alphas are `ALPHAS` times the mean square norm of an image, so that they fit any scale.
+    Attributes:
+        predictions: for each of `BASELINES` float64 (n_new, n_sites).
+        ridge: the one of that name, with its weights; None where no layer tells images apart.
     """
-    alphas = ALPHAS * float((x**2).sum(axis=1).mean())
-    # One SVD serves all alphas; the default decomposition costs a product of n r^2 for each.
-    model = RidgeCV(alphas, alpha_per_target=True, gcv_mode="svd")
-    prediction: np.ndarray = model.fit(x, y).predict(x_test)
-    return prediction
+
+    predictions: Predictions
+    ridge: LinearPath | None
 
 
-def predict_pls(x: np.ndarray, y: np.ndarray, x_test: np.ndarray) -> np.ndarray:
-    """Partial least squares, `PLS_COMPONENTS` components, all sites jointly, centred, not scaled."""
-    components = min(PLS_COMPONENTS, x.shape[1], len(x) - 1)
-    model = PLS(algorithm=1, scale_X=False, scale_Y=False)
-    model.fit(x, y, components)
-    prediction: np.ndarray = model.predict(x_test, n_components=components)
-    return prediction
+def fit_baselines(
+    layers: Sequence[LayerSpan], y: np.ndarray, train: np.ndarray, new: np.ndarray
+) -> Baselines:
+    """Fit every baseline on the training images and predict the new ones.
 
-
-BASELINES: dict[str, Baseline] = {
-    "mean": predict_mean,
-    "ols": predict_ols,
-    "ridge": predict_ridge,
-    "pls": predict_pls,
-}
-
-
-def fit_predict(baseline: Baseline, x: np.ndarray, y: np.ndarray, x_test: np.ndarray) -> np.ndarray:
-    """Fit a baseline where responses are missing: sites that miss the same images go together.
+    Where responses are missing, sites that miss the same images are fitted together, without them.
 
     Args:
-        x: training activations, float64 (n_train, r).
-        y: training responses, float64 (n_train, n_sites), NaN = missing.
-        x_test: float64 (n_test, r).
-
-    Returns:
-        Predictions, float64 (n_test, n_sites).
+        layers: in which the training images differ; if there are none, all predict the mean.
+        y: float64 (n_train, n_sites), NaN = missing.
+        train, new: places of images.
     """
-    if not x.any():  # activations that are the same for every image leave only the mean
-        baseline = predict_mean
-    prediction = np.empty((len(x_test), y.shape[1]))
-    for rows, sites in _patterns(~np.isnan(y)):
-        found = baseline(x[rows], y[np.ix_(rows, sites)], x_test)
-        # Some estimators give one site back without its axis.
-        prediction[:, sites] = found.reshape(len(x_test), len(sites))
-    return prediction
+    found = {name: np.empty((len(new), y.shape[1])) for name in BASELINES}
+    joined = join_layers(layers, train) if layers else None
+    path = LinearPath.empty(joined, train, y.shape[1]) if joined else None
+    for rows, sites in response_patterns(~np.isnan(y)):
+        recorded = y[np.ix_(rows, sites)]
+        predicted = dict.fromkeys(BASELINES, np.repeat(recorded.mean(0)[None], len(new), axis=0))
+        if path:
+            path.at_mean[sites], path.rates[np.ix_(new, sites)] = (
+                recorded.mean(0),
+                predicted["mean"],
+            )
+        around = joined.around(train[rows]) if joined else None
+        if around and path and around.products[np.ix_(train[rows], train[rows])].any():
+            linear, kernel = map_on_cores(
+                lambda fit: fit(),
+                [
+                    partial(_fit_linear, around, recorded, train, rows, new, sites, path),
+                    partial(_fit_kernel, around, recorded, train[rows], new),
+                ],
+            )
+            predicted |= linear | kernel
+        for name, rates in predicted.items():
+            found[name][:, sites] = rates
+    return Baselines(found, path)
 
 
-def _patterns(there: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    patterns, group = np.unique(there, axis=1, return_inverse=True)
-    for place in range(patterns.shape[1]):
-        yield np.flatnonzero(patterns[:, place]), np.flatnonzero(group.ravel() == place)
+def _fit_linear(
+    around: JoinedSpan,
+    y: np.ndarray,
+    train: np.ndarray,
+    rows: np.ndarray,
+    new: np.ndarray,
+    sites: np.ndarray,
+    path: LinearPath,
+) -> Predictions:
+    spectrum = around.spectrum(train[rows], new)
+    ridge = fit_ridge(spectrum, y)
+    path.set_sites(sites, rows, around, spectrum, ridge, new)
+    return {
+        "ols": least_squares(spectrum, y),
+        "ridge": ridge.predict(spectrum),
+        "pls": predict_pls(spectrum.coordinates, y, spectrum.new),
+    }
+
+
+def _fit_kernel(
+    around: JoinedSpan, y: np.ndarray, train: np.ndarray, new: np.ndarray
+) -> Predictions:
+    spectrum = spectrum_of_products(centred(arc_cosine(around.products), train), train, new)
+    return {"kernel": fit_ridge(spectrum, y).predict(spectrum)}
+
+
+def least_squares(spectrum: Spectrum, y: np.ndarray) -> np.ndarray:
+    """Least squares with an intercept; of minimum norm where features outnumber images."""
+    mean = y.mean(axis=0)
+    turned = spectrum.left.T @ (y - mean) / np.sqrt(spectrum.squares)[:, None]
+    predicted: np.ndarray = spectrum.new @ turned + mean
+    return predicted

@@ -1,38 +1,36 @@
 """Coordinates of activations in the span of the training images.
 
 N images span at most N - 1 directions around their mean, however many features D there are. With
-the centred training activations X = U S V^T, a linear map of X sees only U S; so heads and baselines
-are fitted on U S (N x r) and V is folded back into the weights on export. Rotating the features
-changes no prediction of least squares, ridge or PLS.
+the centred training activations X = U S V^T, a linear map of X sees only U S; so heads are trained
+on U S (N x r) and V is folded back into the weights on export.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.linalg
 
-#: Directions whose share of the largest eigenvalue is below this are rounding noise of float32.
-_TOLERANCE = 1e-6
-#: So are those whose spread over all training images is below this part of the length of the mean.
+from nrp_onnx.activations.layer_activations import LayerActivations
+from nrp_onnx.predictor.eigenvectors import leading_eigenvectors
+from nrp_onnx.predictor.layer_span import FEATURES_A_BLOCK, LayerSpan, centred
+
+#: Directions in which the training images spread less than this part of their length are rounding.
 _ROUNDING = 4 * float(np.finfo(np.float32).eps)
-_SMALLEST = 1e-18
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Basis:
     """The span of the training images in one layer.
 
     Attributes:
-        coordinates: float32 array (n_images, r) of all images; over the training images their
-            mean is 0 and their mean square 1.
-        mean: float64 array (D,), of the training images.
+        coordinates: float32 array (n_images, r) of all images, the directions of most variance
+            first; over the training images their mean is 0 and their mean square 1.
+        train: places of the training images.
         weights: float64 array (r, n_train), so that the directions are V = Xc^T weights^T, with
             Xc the centred training activations; None where directions are kept instead.
         directions: float64 array (D, r), or None.
     """
 
     coordinates: np.ndarray
-    mean: np.ndarray
     train: np.ndarray
     weights: np.ndarray | None
     directions: np.ndarray | None
@@ -42,77 +40,86 @@ class Basis:
         """In how many directions the training images differ; 0 if they are all the same."""
         return self.coordinates.shape[1] if self.coordinates.any() else 0
 
-    def projection(self, activations: np.ndarray) -> np.ndarray:
-        """The matrix P of shape (D, r) with coordinates = (x - mean) P."""
-        if self.directions is not None:
-            return self.directions
-        assert self.weights is not None
-        centred = activations[self.train].astype(np.float64) - self.mean
-        product: np.ndarray = centred.T @ self.weights.T
-        return product
+    def fold(
+        self, weights: np.ndarray, activations: LayerActivations
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Weights on coordinates as weights on activations.
+
+        The coordinates of x are (x - mean) V, so that ``weights`` on them are F = weights V^T on
+        x - mean. The activations are read once, a few images at a time; beside the result, memory
+        holds what `LayerActivations.blocks` gives at a time.
+
+        Args:
+            weights: float64 (units, r).
+
+        Returns:
+            F, float64 (units, D), and the mean of the training images, float64 (D,).
+        """
+        if self.weights is not None:
+            return weights_of_features(weights @ self.weights, self.train, activations)
+        assert self.directions is not None
+        none = np.zeros((0, len(self.train)))
+        return weights @ self.directions.T, weights_of_features(none, self.train, activations)[1]
 
 
-def gram(activations: np.ndarray) -> np.ndarray | None:
-    """X X^T of all images, float64 (n, n), around their mean; None where D is not over n.
+def weights_of_features(
+    weights: np.ndarray, train: np.ndarray, activations: LayerActivations
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weights of training images as weights of features; the activations are read once, by blocks.
 
-    One Gram matrix serves every fold: each takes its rows and centres them again.
+    Args:
+        weights: float64 (units, n_train), of the products with the centred training images.
+        train: their places.
+
+    Returns:
+        The weights on activations less the mean of the training images, float64 (units, D), and
+        this mean, float64 (D,).
     """
-    if activations.shape[1] <= activations.shape[0]:
-        return None
-    centred = activations - activations.mean(axis=0, dtype=np.float64).astype(np.float32)
-    # Squares of large activations leave float32, so the product is taken at a scale near 1; a power
-    # of two, which rounds nothing.
-    exponent = int(np.frexp(max(float(centred.max()), -float(centred.min())))[1])
-    np.ldexp(centred, -exponent, out=centred)
-    product: np.ndarray = (centred @ centred.T).astype(np.float64)
-    scaled: np.ndarray = np.ldexp(product, 2 * exponent)
-    return scaled
+    mean, folded = np.empty(activations.shape[1]), np.empty((len(weights), activations.shape[1]))
+    for block, of_all in activations.feature_blocks(FEATURES_A_BLOCK):
+        some = of_all[train].astype(np.float64)
+        mean[block] = some.mean(axis=0)
+        some -= mean[block]
+        folded[:, block] = weights @ some
+    return folded, mean
 
 
-def fit_basis(activations: np.ndarray, gram_of_all: np.ndarray | None, train: np.ndarray) -> Basis:
+def fit_basis(
+    span: LayerSpan,
+    train: np.ndarray,
+    most: int | None = None,
+    explained: float = 1.0,
+) -> Basis:
     """The basis of a layer on some training images.
 
     Args:
-        activations: float32 (n_images, D).
-        gram_of_all: what `gram` gave for them.
         train: places of the training images.
+        most: no more directions than these, those of most variance.
+        explained: as many directions as have this share of the variance of the training images.
     """
-    mean = activations[train].mean(axis=0, dtype=np.float64)
-    noise = _ROUNDING**2 * float(mean @ mean)
-    if gram_of_all is None:
-        centred = activations.astype(np.float64) - mean
-        values, vectors = _leading(centred[train].T @ centred[train], noise)
-        coordinates = centred @ vectors
-        weights, directions = None, vectors
+    noise = _ROUNDING**2 * float(span.norms[train].mean())
+    if span.features is not None:
+        moved = span.features - span.features[train].mean(axis=0, dtype=np.float64)
+        values, vectors = leading_eigenvectors(
+            moved[train].T @ moved[train], noise, most, explained
+        )
+        coordinates, weights, directions = moved @ vectors, None, vectors
     else:
-        rows = gram_of_all[:, train]
-        kernel = rows - rows.mean(axis=1, keepdims=True)
-        kernel = kernel - kernel[train].mean(axis=0)
-        values, vectors = _leading(kernel[train], noise)
+        assert span.products is not None
+        products = centred(span.products, train)
+        values, vectors = leading_eigenvectors(
+            products[np.ix_(train, train)], noise, most, explained
+        )
         weights, directions = (vectors / np.sqrt(values)).T, None
-        coordinates = kernel @ weights.T
+        coordinates = products[:, train] @ weights.T
     if values.size == 0:  # the layer says the same of every image
-        values, scale = np.ones(1), 0.0
-        coordinates = np.zeros((len(activations), 1))
-        directions, weights = np.zeros((activations.shape[1], 1)), None
+        coordinates, weights = np.zeros((span.n_images, 1)), np.zeros((1, len(train)))
+        directions, scale = None, 1.0
     else:
-        scale = float(np.sqrt(len(train) * len(values) / values.sum()))
+        scale = float(1 / np.sqrt(np.mean(coordinates[train] ** 2)))
     return Basis(
         coordinates=(coordinates * scale).astype(np.float32),
-        mean=mean,
         train=train,
         weights=None if weights is None else weights * scale,
         directions=None if directions is None else directions * scale,
     )
-
-
-def _leading(symmetric: np.ndarray, noise: float) -> tuple[np.ndarray, np.ndarray]:
-    """Eigenvalues from the largest down and their vectors, those of rounding noise left out.
-
-    Where `_TOLERANCE` finds noise beside a signal, ``noise`` finds it where there is no signal: in a
-    layer that is the same for every image but for rounding.
-    """
-    values, vectors = scipy.linalg.eigh((symmetric + symmetric.T) / 2)
-    values, vectors = values[::-1], vectors[:, ::-1]
-    keep = values > max(values[0] * _TOLERANCE, noise, _SMALLEST)
-    return values[keep], vectors[:, keep]

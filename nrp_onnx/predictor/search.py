@@ -1,86 +1,117 @@
-"""The grid search over layer sets, sizes and learning rates; selection sees training images only."""
+"""The search over layer sets, sizes and training; selection sees training images only."""
 
+import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from itertools import product
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 
+import numpy as np
 from torch import Tensor
 
-from nrp_onnx.errors import OptionError
-from nrp_onnx.predictor.training import HeadConfig, TrainedHead, TrainingPlan, train_head
+from nrp_onnx.files import sha256_of_json
+from nrp_onnx.predictor.job import Job, TrainedHead, TrainingPlan, Trial
+from nrp_onnx.predictor.search_space import LayerSet, SearchSpace
+from nrp_onnx.predictor.training import train_heads
+from nrp_onnx.predictor.trial_record import TrialRecord
 
 
 @dataclass(frozen=True)
-class SearchSpace:
-    """A grid.
+class SearchImages:
+    """What the heads of a search learn from and are chosen by; see `train_heads`."""
 
-    Attributes:
-        single_layers: whether each layer alone is tried, beside all of them together.
-        sizes: pairs of the units of NRP-L1 (for each layer) and NRP-L2.
-        learning_rates: of Adam.
-    """
+    inputs: Sequence[Tensor]
+    targets: Tensor
+    fit: Tensor
+    validation: Tensor
+    regions: Sequence[Tensor]
+    device: str = "cpu"
 
-    single_layers: bool
-    sizes: tuple[tuple[int, int], ...]
-    learning_rates: tuple[float, ...]
-    plan: TrainingPlan = field(default_factory=TrainingPlan)
-
-    def configs(self, n_layers: int) -> list[HeadConfig]:
-        """Every point of the grid."""
-        sets = [tuple(range(n_layers))]
-        if self.single_layers and n_layers > 1:
-            sets += [(place,) for place in range(n_layers)]
-        return [
-            HeadConfig(layers, l1, l2, rate)
-            for layers, (l1, l2), rate in product(sets, self.sizes, self.learning_rates)
-        ]
-
-
-#: ``paper`` is the kind of grid that the paper searches; ``quick`` is for a first look and for CI.
-PRESETS = {
-    "paper": SearchSpace(
-        single_layers=True, sizes=((64, 128), (256, 256)), learning_rates=(1e-3, 3e-4)
-    ),
-    "quick": SearchSpace(
-        single_layers=False,
-        sizes=((64, 128),),
-        learning_rates=(1e-3, 3e-4),
-        plan=TrainingPlan(max_epochs=40, patience=6),
-    ),
-}
-
-
-def read_search(name: str) -> SearchSpace:
-    """The preset that ``--search`` names.
-
-    Raises:
-        OptionError: if there is none of that name.
-    """
-    if name not in PRESETS:
-        raise OptionError(
-            "no such search", where="--search", expected=" or ".join(PRESETS), found=repr(name)
+    def train(
+        self, jobs: Sequence[Job], plan: TrainingPlan, advance: Callable[[int], None]
+    ) -> list[TrainedHead]:
+        """Train heads on these images."""
+        return train_heads(
+            self.inputs,
+            self.targets,
+            self.fit,
+            self.validation,
+            self.regions,
+            jobs,
+            plan,
+            advance,
+            self.device,
         )
-    return PRESETS[name]
+
+    def fingerprint(self) -> str:
+        """SHA-256 of all of this, and of what trains on it."""
+        digest = hashlib.sha256()
+        for tensor in (*self.inputs, self.targets, self.fit, self.validation, *self.regions):
+            array = np.ascontiguousarray(tensor.numpy())
+            digest.update(f"{array.dtype}{array.shape}".encode())
+            digest.update(array.data)
+        versions = [f"{name} {version(name)}" for name in ("nrp-onnx", "torch")]
+        return sha256_of_json([digest.hexdigest(), self.device, *versions])
 
 
 def search_head(
     space: SearchSpace,
-    inputs: Sequence[Tensor],
-    targets: Tensor,
-    fit: Tensor,
-    validation: Tensor,
-    regions: Sequence[Tensor],
+    images: SearchImages,
     seed: int,
     advance: Callable[[int], None],
-) -> list[TrainedHead]:
-    """Train every config of the grid; the best by validation error comes first.
+    record: TrialRecord | None = None,
+    fold: int = 0,
+) -> list[Trial]:
+    """Train the heads of a search; the best by validation error comes first.
 
-    The arguments are those of `train_head`.
+    Args:
+        seed: of the first head of each point of the search.
+        advance: called with the number of heads that are done with, `SearchSpace.n_jobs` in sum.
+        record: trials that it holds of this ``fold`` are not trained again; the others are added.
+
+    Returns:
+        All trials. Those that were trained now have their heads; see `with_heads` for the others.
     """
-    trials = []
-    for config in space.configs(len(inputs)):
-        trials.append(
-            train_head(inputs, targets, fit, validation, regions, config, space.plan, seed)
-        )
-        advance(1)
-    return sorted(trials, key=lambda trial: trial.validation_mae)
+    n_layers, n_left = len(images.inputs), space.n_jobs(len(images.inputs))
+    shared = images.fingerprint() if record is not None else ""
+    trials: dict[Job, Trial] = {}
+    errors: dict[LayerSet, float] = {}
+    while layer_sets := space.next_layer_sets(n_layers, errors):
+        jobs = space.jobs(layer_sets, seed)
+        fingerprint = _fingerprint(shared, space.plan, jobs)
+        found = record.find(fold, fingerprint, jobs) if record is not None else {}
+        advance(len(found))
+        new = images.train([job for job in jobs if job not in found], space.plan, advance)
+        if record is not None and new:
+            record.add(fold, fingerprint, new)
+        trials |= found | {Job(trial.config, trial.seed): trial for trial in new}
+        for job in jobs:
+            error = trials[job].validation_mae
+            errors[job.config.layers] = min(error, errors.get(job.config.layers, error))
+        n_left -= len(jobs)
+    advance(n_left)  # greedy selection may end before it has all layers
+    return sorted(trials.values(), key=lambda trial: trial.validation_mae)
+
+
+def with_heads(
+    trials: Sequence[Trial], images: SearchImages, plan: TrainingPlan
+) -> list[TrainedHead]:
+    """The trials with their heads: those that have none are trained again, to their best epoch."""
+    heads = {place: trial for place, trial in enumerate(trials) if isinstance(trial, TrainedHead)}
+    missing = [place for place in range(len(trials)) if place not in heads]
+    # A falling learning rate fits the whole course, so that all of it is gone through again.
+    whole = plan.epochs(len(images.fit)) if plan.schedule == "cosine" else None
+    for epochs in {whole or trials[place].epochs for place in missing}:
+        places = [place for place in missing if epochs in (whole, trials[place].epochs)]
+        jobs = [Job(trials[place].config, trials[place].seed) for place in places]
+        # One epoch where none was the best: the head is then left as it began, as it was before.
+        until = replace(plan, max_epochs=max(epochs, 1), patience=max(epochs, 1), halving=False)
+        for place, again in zip(places, images.train(jobs, until, lambda _: None), strict=True):
+            trial = trials[place]
+            heads[place] = replace(again, curve=trial.curve, losses=trial.losses)
+    return [heads[place] for place in range(len(trials))]
+
+
+def _fingerprint(shared: str, plan: TrainingPlan, jobs: Sequence[Job]) -> str:
+    """What decides how a job goes; with successive halving, the others too."""
+    company = [asdict(job) for job in jobs] if plan.halving else None
+    return sha256_of_json([shared, asdict(plan), company])

@@ -1,106 +1,118 @@
-"""Trains one NRP head: mean squared error, Adam, early stopping on a held-out set, as in the paper."""
+"""Trains many NRP heads on the same inputs at once: early stopping each, successive halving.
 
-import copy
-from collections.abc import Iterator, Sequence
+The paper trains with mean squared error and Adam and validates on a held-out set; the other losses,
+dropout, weight decay (Loshchilov & Hutter 2019) and input noise are choices of a search. Successive
+halving: Jamieson & Talwalkar (2016).
+"""
+
+import math
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from nrp_onnx.predictor.head import NrpHead
+from nrp_onnx.predictor.job import Job, TrainedHead, TrainingPlan
+from nrp_onnx.predictor.stack_training import StackTraining, stack_key
+from nrp_onnx.predictor.training_data import TrainingData
+
+#: More heads in a stack bring nothing on a CPU, and fewer stacks could not share its cores.
+_HEADS_A_STACK = 8
+#: Successive halving judges after these parts of the epochs.
+_RUNGS = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
 
 
-@dataclass(frozen=True)
-class HeadConfig:
-    """One point of the search: which layers (by place), sizes of NRP-L1 and NRP-L2, learning rate."""
-
-    layers: tuple[int, ...]
-    l1: int
-    l2: int
-    learning_rate: float
-
-
-@dataclass(frozen=True)
-class TrainingPlan:
-    """What all configs of a search share."""
-
-    max_epochs: int = 100
-    patience: int = 10
-    batch_size: int = 64
-
-
-@dataclass(frozen=True)
-class TrainedHead:
-    """A head at its best epoch; ``validation_mae`` is the mean over regions, in target units."""
-
-    head: NrpHead
-    config: HeadConfig
-    validation_mae: float
-    epochs: int
-
-
-@contextmanager
-def one_torch_thread() -> Iterator[None]:
-    """Use one thread of PyTorch while the block runs.
-
-    The layers of a head are too small to share, and threads that wait for each other on a busy
-    machine cost far more than they give; one thread also makes sums independent of the machine.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def region_mae(error: Tensor, regions: Sequence[Tensor]) -> float:
-    """Mean over regions of the mean absolute error; ``error`` has NaN where nothing was recorded."""
-    return float(torch.stack([error[:, sites].abs().nanmean() for sites in regions]).mean())
-
-
-def train_head(
+def train_heads(
     inputs: Sequence[Tensor],
     targets: Tensor,
     fit: Tensor,
-    validation: Tensor,
+    validation: Tensor | None,
     regions: Sequence[Tensor],
-    config: HeadConfig,
+    jobs: Sequence[Job],
     plan: TrainingPlan,
-    seed: int,
-) -> TrainedHead:
-    """Train a head on the images ``fit`` and keep the epoch with the least error on ``validation``.
+    advance: Callable[[int], None],
+    device: str = "cpu",
+) -> list[TrainedHead]:
+    """Train heads on the images ``fit``; each keeps the epoch with its least error on ``validation``.
+
+    A job's initial weights, minibatches, dropout and input noise come from its seed alone, so its
+    result is the same in any company, but for halving, which compares it with the others. On a CPU
+    each of PyTorch's threads trains a stack of heads by itself: the layers of a head are too small
+    to share, and threads that wait for each other on a busy machine cost more than they give.
 
     Args:
         inputs: one float32 tensor (n_images, features) for each candidate layer.
         targets: float32 tensor (n_images, n_sites), NaN = missing (left out of the loss).
-        fit, validation: places of images.
+        fit, validation: places of images; without ``validation`` every head trains for exactly
+            ``plan.max_epochs`` epochs and keeps the last.
         regions: places of the sites of each region.
-        seed: of the initial weights and the order of the images.
+        jobs: what to train.
+        advance: called with the number of heads that have ended; any thread may call it.
+        device: ``cpu`` or ``cuda``.
+
+    Returns:
+        A head on the CPU for each job, in their order.
     """
-    chosen = [inputs[place] for place in config.layers]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        head = NrpHead([x.shape[1] for x in chosen], config.l1, config.l2, targets.shape[1])
-    order = torch.Generator().manual_seed(seed)
-    optimiser = torch.optim.Adam(head.parameters(), lr=config.learning_rate, fused=True)
-    x_fit, y_fit = [x[fit] for x in chosen], targets[fit]
-    x_validation, y_validation = [x[validation] for x in chosen], targets[validation]
-    there = ~torch.isnan(y_fit)
-    y_filled = torch.nan_to_num(y_fit)
-    best, best_state, best_epoch = float("inf"), copy.deepcopy(head.state_dict()), 0
-    for epoch in range(1, plan.max_epochs + 1):
-        for batch in torch.randperm(len(y_fit), generator=order).split(plan.batch_size):
-            optimiser.zero_grad()
-            error = (head([x[batch] for x in x_fit]) - y_filled[batch]) * there[batch]
-            (error.square().sum() / there[batch].sum().clamp(min=1)).backward()
-            optimiser.step()
-        with torch.no_grad():
-            mae = region_mae(head(x_validation) - y_validation, regions)
-        if mae < best:
-            best, best_state, best_epoch = mae, copy.deepcopy(head.state_dict()), epoch
-        elif epoch - best_epoch >= plan.patience:
-            break
-    head.load_state_dict(best_state)
-    return TrainedHead(head.eval(), config, best, best_epoch)
+    plan = replace(plan, max_epochs=plan.epochs(len(fit)), max_steps=None)
+    data = TrainingData.of(inputs, targets, fit, validation, regions, device)
+    stop = threading.Event()
+    stacks = [
+        StackTraining(data, part, plan, advance, stop)
+        for part in _stacks(jobs, on_cpu=device == "cpu")
+    ]
+    ended: dict[int, TrainedHead] = {}
+    with one_torch_thread() as threads:
+        pool = ThreadPoolExecutor(
+            threads if device == "cpu" else 1, initializer=torch.set_num_threads, initargs=(1,)
+        )
+        try:
+            for epoch in _rungs(plan, len(jobs) if data.validates else 0):
+                for found in pool.map(lambda stack, until=epoch: stack.train(until), stacks):
+                    ended |= found
+                if epoch < plan.max_epochs:
+                    standing = sorted(best for stack in stacks for best in stack.best())
+                    worse = [place for _, place in standing[math.ceil(len(standing) / 2) :]]
+                    for stack in stacks:
+                        ended |= stack.end(worse)
+        finally:
+            stop.set()  # if this thread is interrupted, the others end with the epoch that runs
+            pool.shutdown(cancel_futures=True)
+    return [ended[place] for place in range(len(jobs))]
+
+
+@contextmanager
+def one_torch_thread() -> Iterator[int]:
+    """Use one thread of PyTorch while the block runs; yields how many there were."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _stacks(jobs: Sequence[Job], on_cpu: bool) -> list[dict[int, Job]]:
+    """Jobs by their places, put together where they may share a stack."""
+    alike: dict[tuple[object, ...], dict[int, Job]] = {}
+    for place, job in enumerate(jobs):
+        alike.setdefault(stack_key(job), {})[place] = job
+    stacks = []
+    for part in alike.values():
+        n_stacks = math.ceil(len(part) / _HEADS_A_STACK) if on_cpu else 1
+        # Neighbours in seed see the same inputs; the sort is stable.
+        places = sorted(part, key=lambda place: jobs[place].seed)
+        for places_of_one in np.array_split(places, n_stacks):
+            stacks.append({int(place): jobs[place] for place in places_of_one})
+    return stacks
+
+
+def _rungs(plan: TrainingPlan, n_jobs: int) -> list[int]:
+    """After which epochs heads are compared; the last is the end."""
+    n_halvings = math.ceil(math.log2(n_jobs)) if plan.halving and n_jobs > 1 else 0
+    parts = _RUNGS[max(0, len(_RUNGS) - n_halvings) :] if n_halvings else ()
+    epochs = {math.ceil(plan.max_epochs * part) for part in parts}
+    return sorted(epochs | {plan.max_epochs})

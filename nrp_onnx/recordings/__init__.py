@@ -1,4 +1,4 @@
-"""Neural recordings: the type, its folder format, importers, simulation, trial noise."""
+"""Neural recordings: the type, its folder format, importers, simulation, trial noise, ceilings."""
 
 from nrp_onnx.recordings.algonauts import import_algonauts
 from nrp_onnx.recordings.array_import import import_arrays
@@ -6,6 +6,7 @@ from nrp_onnx.recordings.brainio import import_brainio
 from nrp_onnx.recordings.description import describe_recordings
 from nrp_onnx.recordings.folder import load_recordings, save_recordings
 from nrp_onnx.recordings.noise import trial_noise
+from nrp_onnx.recordings.reliability import site_reliability, split_half_reliability
 from nrp_onnx.recordings.simulation import simulate_recordings
 from nrp_onnx.recordings.sources import open_recordings
 from nrp_onnx.recordings.types import Recordings
@@ -21,6 +22,8 @@ __all__ = [
     "open_recordings",
     "save_recordings",
     "simulate_recordings",
+    "site_reliability",
+    "split_half_reliability",
     "trial_noise",
     "validate_recordings",
 ]

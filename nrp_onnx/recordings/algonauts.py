@@ -21,10 +21,13 @@ from nrp_onnx.recordings.problems import (
     some,
 )
 from nrp_onnx.recordings.types import Recordings
+from nrp_onnx.recordings.visual_degrees import check_degrees
 
 _SIDES = ("lh", "rh")
 _IMAGE = re.compile(r"train-(\d+)_(nsd-\d+)\.\w+")
 _ROWS_A_BLOCK = 512
+#: That the images of NSD filled (Allen et al. 2022).
+VISUAL_DEGREES = 8.4
 CITATION = (
     "Gifford et al. (2023), The Algonauts Project 2023 Challenge; Allen et al. (2022), A massive "
     "7T fMRI dataset to bridge cognitive neuroscience and artificial intelligence"
@@ -40,6 +43,7 @@ def import_algonauts(
     name: str | None = None,
     licence: str | None = None,
     citation: str | None = CITATION,
+    visual_degrees: float | None = VISUAL_DEGREES,
     notes: Notes | None = None,
 ) -> Recordings:
     """Write a recordings folder from a folder such as subj01.
@@ -57,7 +61,7 @@ def import_algonauts(
             floc-words and streams, in this order, where they are there.
         roi_names: JSON of the regions' names by number by mask, instead of the public ones.
         name: of the recordings; by default algonauts2023 and the folder's name.
-        licence, citation: see `Recordings`.
+        licence, citation, visual_degrees: see `Recordings`.
         notes: is told how many vertices are left out.
 
     Raises:
@@ -65,6 +69,7 @@ def import_algonauts(
         OutputError: if ``out`` exists and is not empty.
     """
     subject, out, notes = Path(subject), Path(out), notes or Notes()
+    check_degrees(visual_degrees)
     check_free(out)
     training = subject / "training_split"
     if not training.is_dir():
@@ -117,6 +122,7 @@ def import_algonauts(
             normalised=True,
             licence=licence,
             citation=citation,
+            visual_degrees=visual_degrees,
             provenance={
                 "importer": "algonauts2023",
                 "folder": subject.resolve().name,

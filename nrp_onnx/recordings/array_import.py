@@ -22,6 +22,7 @@ from nrp_onnx.recordings.problems import (
 from nrp_onnx.recordings.response_array import read_array, to_standard_axes
 from nrp_onnx.recordings.tables import read_table
 from nrp_onnx.recordings.types import Recordings
+from nrp_onnx.recordings.visual_degrees import check_degrees
 
 
 def import_arrays(
@@ -41,6 +42,7 @@ def import_arrays(
     licence: str | None = None,
     citation: str | None = None,
     simulated: bool = False,
+    visual_degrees: float | None = None,
 ) -> Recordings:
     """Write a recordings folder from an image folder or zip and a file with an array.
 
@@ -57,13 +59,15 @@ def import_arrays(
             axis. Without one the axis pairs with the images in the order of their file names, and
             a warning says so.
         key: the array's name in a file that holds several.
-        units, normalised, time_window_ms, licence, citation, simulated: see `Recordings`.
+        units, normalised, time_window_ms, licence, citation, simulated, visual_degrees: see
+            `Recordings`.
 
     Raises:
         RecordingsError, OptionError: if the parts do not fit each other; nothing is then written.
         OutputError: if ``out`` exists and is not empty.
     """
     images, responses, out = Path(images), Path(responses), Path(out)
+    check_degrees(visual_degrees)
     check_free(out)
     array = to_standard_axes(read_array(responses, key), axes, responses)
     n_stimuli, n_repetitions, n_sites = array.shape
@@ -91,6 +95,7 @@ def import_arrays(
             licence=licence,
             citation=citation,
             simulated=simulated,
+            visual_degrees=visual_degrees,
             provenance={
                 "importer": "arrays",
                 "images": images.name,

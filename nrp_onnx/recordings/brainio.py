@@ -17,6 +17,7 @@ from nrp_onnx.recordings.stimulus_set import ID_COLUMNS, read_stimulus_set
 from nrp_onnx.recordings.time_bins import DIM as TIME_BIN
 from nrp_onnx.recordings.time_bins import choose_bins
 from nrp_onnx.recordings.types import Recordings
+from nrp_onnx.recordings.visual_degrees import check_degrees
 
 
 def import_brainio(
@@ -34,6 +35,8 @@ def import_brainio(
     licence: str | None = None,
     citation: str | None = None,
     simulated: bool = False,
+    visual_degrees: float | None = None,
+    stratify_on: str | None = None,
     notes: Notes | None = None,
 ) -> Recordings:
     """Write a recordings folder from a BrainIO assembly and its stimulus set.
@@ -52,7 +55,8 @@ def import_brainio(
             where there are several.
         region: of all neuroids, where the assembly does not name one for each.
         key: the variable of the responses, where several have their dimensions.
-        units, normalised, licence, citation, simulated: see `Recordings`.
+        units, normalised, licence, citation, simulated, visual_degrees, stratify_on: see
+            `Recordings`.
         notes: is told what was left out, averaged or made up.
 
     Raises:
@@ -61,6 +65,7 @@ def import_brainio(
     """
     assembly, stimuli, images, out = Path(assembly), Path(stimuli), Path(images), Path(out)
     notes = notes or Notes()
+    check_degrees(visual_degrees)
     check_free(out)
     with open_images(images) as source:
         recordings, filenames = _read(
@@ -79,6 +84,8 @@ def import_brainio(
                 "licence": licence,
                 "citation": citation,
                 "simulated": simulated,
+                "visual_degrees": visual_degrees,
+                "stratify_on": stratify_on,
             },
         )
         check_recordings(recordings, Sources(stimuli, assembly, assembly), raise_problem)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from nrp_onnx.recordings.images import image_size
+from nrp_onnx.recordings.reliability import site_reliability
 from nrp_onnx.recordings.types import Recordings
 
 _MOST_CLASSES = 50
@@ -15,12 +16,14 @@ def describe_recordings(recordings: Recordings) -> dict[str, Any]:
     """Facts about recordings, as JSON: counts, regions, repetitions, labels, licence, fingerprint.
 
     ``repetitions`` counts the responses of a site to a stimulus. ``labels`` has for each column of
-    stimuli.csv how many classes it has and, up to 50, how many stimuli are in each.
+    stimuli.csv how many classes it has and, up to 50, how many stimuli are in each. ``reliability``
+    is the median over sites of the split-half reliability, by region; None without repetitions.
 
     Raises:
         RecordingsError: if an image does not open.
     """
     counts = recordings.repetition_counts()
+    label = recordings.stratification_label
     sizes = Counter("x".join(map(str, image_size(path))) for path in recordings.stimulus_paths)
     return {
         "name": recordings.name,
@@ -28,6 +31,7 @@ def describe_recordings(recordings: Recordings) -> dict[str, Any]:
         "units": recordings.units,
         "normalised": recordings.normalised,
         "time_window_ms": recordings.time_window_ms,
+        "visual_degrees": recordings.visual_degrees,
         "n_stimuli": recordings.n_stimuli,
         "image_sizes": dict(sizes),
         "n_sites": recordings.n_sites,
@@ -39,10 +43,23 @@ def describe_recordings(recordings: Recordings) -> dict[str, Any]:
             "max": int(counts.max()),
         },
         "missing_share": float(np.isnan(recordings.responses).mean()),
+        "reliability": _reliability(recordings),
         "labels": {name: _classes(values) for name, values in recordings.stimulus_labels.items()},
+        "stratify_on": label if label in recordings.stimulus_labels else None,
         "licence": recordings.licence,
         "citation": recordings.citation,
         "fingerprint": recordings.fingerprint,
+    }
+
+
+def _reliability(recordings: Recordings) -> dict[str, float | None]:
+    """For each region the median reliability of its sites; None without repetitions."""
+    reliability = site_reliability(recordings)
+    region_of = np.array(recordings.regions)
+    found = {name: reliability[region_of == name] for name in recordings.region_names}
+    return {
+        name: None if np.isnan(values).all() else float(np.nanmedian(values))
+        for name, values in found.items()
     }
 
 

@@ -9,6 +9,7 @@ from nrp_onnx.errors import RecordingsError
 from nrp_onnx.files import write_json
 from nrp_onnx.recordings.problems import Report
 from nrp_onnx.recordings.types import Recordings
+from nrp_onnx.recordings.visual_degrees import DEGREES, is_degrees
 
 FORMAT_VERSION = 1
 
@@ -42,6 +43,8 @@ _ENTRIES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "normalised": (_is_flag, "true or false"),
     "simulated": (_is_flag, "true or false"),
     "time_window_ms": (_or_null(_is_window), "two rising numbers, or null"),
+    "visual_degrees": (_or_null(is_degrees), f"{DEGREES}, or null"),
+    "stratify_on": (_or_null(_is_text), "a column of stimuli.csv, or null"),
     "licence": (_or_null(_is_text), "a text or null"),
     "citation": (_or_null(_is_text), "a text or null"),
     "provenance": (_or_null(lambda value: isinstance(value, dict)), "an object or null"),
@@ -91,5 +94,7 @@ def read_facts(path: Path, report: Report) -> dict[str, Any] | None:
     known = {name: facts.get(name) for name in _ENTRIES if name != "format_version"}
     window = known["time_window_ms"]
     known["time_window_ms"] = None if window is None else (float(window[0]), float(window[1]))
+    degrees = known["visual_degrees"]
+    known["visual_degrees"] = None if degrees is None else float(degrees)
     known["provenance"] = known["provenance"] or {}
     return known

@@ -9,11 +9,12 @@ from urllib.parse import urlsplit
 
 from nrp_onnx.errors import RecordingsError
 from nrp_onnx.files import sha256_of_json
+from nrp_onnx.recordings.visual_degrees import DEGREES, is_degrees
 
 #: The files that each importer takes.
 ROLES = {"brainio": ("assembly", "stimuli", "images")}
 #: Goes up when an importer makes other recordings from the same files.
-_IMPORT_VERSION = 1
+_IMPORT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -143,10 +144,6 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def _is_degrees(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 180
-
-
 def _is_counts(value: Any) -> bool:
     return isinstance(value, dict) and bool(value) and all(map(_is_count, value.values()))
 
@@ -197,7 +194,7 @@ _ENTRY = {
     "n_stimuli": _Key(_is_count, "a whole number", None),
     "licence": _Key(_is_text, "a text", None),
     "citation": _Key(_is_text, "a text", None),
-    "visual_degrees": _Key(_is_degrees, "degrees, over 0 and at most 180", None),
+    "visual_degrees": _Key(is_degrees, DEGREES, None),
     "stratify_on": _Key(_is_text, "a column of the stimuli", None),
     "importer": _Key(_is_text, " or ".join(ROLES)),
     "options": _Key(

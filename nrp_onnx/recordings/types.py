@@ -13,6 +13,8 @@ import scipy.sparse
 from nrp_onnx.errors import OptionError, RecordingsError
 from nrp_onnx.files import sha256_of_file, sha256_of_json
 
+#: What splits are stratified on, unless the recordings name another label.
+STRATIFY_ON = "object_name"
 _SITES_A_BLOCK, _ROWS_A_BLOCK = 32, 16384
 
 
@@ -38,6 +40,8 @@ class Recordings:
         simulated: whether the responses come from a model rather than from a brain.
         provenance: where the data came from and what was done to them, as JSON.
         noise_free: float32 array of shape (n_stimuli, n_sites), the true rates of a simulation.
+        visual_degrees: that an image filled when it was shown, where known.
+        stratify_on: the label of the stimuli that splits are stratified on; None: object_name.
     """
 
     name: str
@@ -58,6 +62,8 @@ class Recordings:
     simulated: bool = False
     provenance: dict[str, Any] = field(default_factory=dict)
     noise_free: np.ndarray | None = None
+    visual_degrees: float | None = None
+    stratify_on: str | None = None
 
     @property
     def n_stimuli(self) -> int:
@@ -71,6 +77,11 @@ class Recordings:
     def region_names(self) -> tuple[str, ...]:
         """The regions, in the order in which their first sites come."""
         return tuple(dict.fromkeys(self.regions))
+
+    @property
+    def stratification_label(self) -> str:
+        """The label that splits are stratified on, where the stimuli have one of that name."""
+        return self.stratify_on or STRATIFY_ON
 
     def repetition_counts(self) -> np.ndarray:
         """How often each site was recorded for each stimulus: int64 array (n_stimuli, n_sites)."""
@@ -192,6 +203,8 @@ class Recordings:
                 self.site_labels,
                 self.units,
                 self.normalised,
+                None if self.visual_degrees is None else float(self.visual_degrees),
+                self.stratify_on,
                 arrays.hexdigest(),
             ]
         )

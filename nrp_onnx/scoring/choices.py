@@ -1,5 +1,7 @@
 """What is chosen for the user where an option is left open; each choice is said and recorded."""
 
+from dataclasses import replace
+
 from nrp_onnx.backbone.feature_graph import Feature, with_known_shapes
 from nrp_onnx.backbone.model import Backbone
 from nrp_onnx.backbone.preprocessing import PRESETS, Preprocessing, read_preprocessing
@@ -9,6 +11,8 @@ from nrp_onnx.backbone.selection import select_layers
 from nrp_onnx.errors import OptionError
 from nrp_onnx.notes import Notes
 from nrp_onnx.recordings import Recordings
+from nrp_onnx.recordings.visual_degrees import check_degrees
+from nrp_onnx.scoring.splits import Fold, held_out_split, outer_folds
 
 
 def choose_preprocessing(backbone: Backbone, choice: str | None, notes: Notes) -> Preprocessing:
@@ -31,6 +35,43 @@ def choose_preprocessing(backbone: Backbone, choice: str | None, notes: Notes) -
     given = backbone.input
     spec = spec.for_input(given.height, given.width, given.layout, given.dtype)
     check_fits(spec, given.height, given.width, given.layout, given.dtype, where)
+    return spec
+
+
+def choose_visual_degrees(
+    choice: float | None, recordings: Recordings, spec: Preprocessing, notes: Notes
+) -> Preprocessing:
+    """How much of the model's input an image fills: ``spec`` with the ratio that ``choice`` means.
+
+    Args:
+        choice: degrees of the visual field that the model is to see; None: as many as ``spec`` says,
+            which are those that the images filled unless it has another ratio.
+
+    Raises:
+        OptionError: if these are no degrees, or those of the recordings are not known.
+    """
+    check_degrees(choice)
+    shown = recordings.visual_degrees
+    if choice is not None and shown is None:
+        raise OptionError(
+            "the recordings do not say how large their images were shown",
+            where="--visual-degrees",
+            expected="visual_degrees in their recordings.json",
+            found=choice,
+            fix="Add it there, or import them again with --visual-degrees.",
+        )
+    if shown is None:
+        return spec
+    if choice is not None:
+        spec = replace(spec, visual_degrees_ratio=choice / shown)
+    seen = shown * spec.visual_degrees_ratio
+    if spec.visual_degrees_ratio > 1:
+        how = f"images of {shown:g} degrees are shown in the middle of a grey field of {seen:g}"
+    elif spec.visual_degrees_ratio < 1:
+        how = f"of images of {shown:g} degrees the middle {seen:g} are shown"
+    else:
+        how = f"the model sees the {shown:g} degrees that the images filled"
+    notes.say(f"--visual-degrees {seen:g}: {how}")
     return spec
 
 
@@ -74,3 +115,18 @@ def choose_normalisation(choice: str | None, recordings: Recordings, notes: Note
             found=repr(choice),
         )
     return choice
+
+
+def choose_folds(protocol: str, recordings: Recordings, n_folds: int, seed: int) -> list[Fold]:
+    """The folds of a protocol: ``k-fold``, or ``paper``, a single held-out split.
+
+    Raises:
+        OptionError: for another protocol, or too few images.
+    """
+    if protocol == "k-fold":
+        return outer_folds(recordings, n_folds, seed)
+    if protocol == "paper":
+        return held_out_split(recordings, seed)
+    raise OptionError(
+        "no such protocol", where="--protocol", expected="k-fold or paper", found=repr(protocol)
+    )

@@ -2,15 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from nrp_onnx.predictor.baselines import BASELINES, fit_predict
-from nrp_onnx.predictor.basis import Basis, fit_basis, gram
-from nrp_onnx.predictor.search import SearchSpace, search_head
-from nrp_onnx.predictor.training import TrainedHead, one_torch_thread
+from nrp_onnx.predictor.baselines import BASELINES, fit_baselines
+from nrp_onnx.predictor.basis import Basis, fit_basis
+from nrp_onnx.predictor.cores import map_on_cores
+from nrp_onnx.predictor.fit_predictor import fit_predictor, n_heads
+from nrp_onnx.predictor.layer_span import LayerSpan
+from nrp_onnx.predictor.nrp_predictor import NrpPredictor
+from nrp_onnx.predictor.search import SearchImages
+from nrp_onnx.predictor.search_space import SearchSpace
+from nrp_onnx.predictor.trial_record import TrialRecord
 from nrp_onnx.progress import progress_bar
 from nrp_onnx.recordings import Recordings
 from nrp_onnx.scoring.splits import Fold
@@ -28,9 +34,9 @@ class Scaling:
 
 @dataclass(frozen=True)
 class FittedFold:
-    """What is needed to export the head of a fold."""
+    """What is needed to export the predictor of a fold; ``bases`` are of all candidate layers."""
 
-    head: TrainedHead
+    predictor: NrpPredictor
     bases: list[Basis]
     offset: np.ndarray
     scale: np.ndarray
@@ -44,15 +50,15 @@ class Fits:
         predictions: for each predictor float64 (n_stimuli, n_sites), in recorded units.
         scales: float64 (n_stimuli, n_sites): errors are divided by these to be in score units.
         first: the fold that is exported.
-        trials: one record a trained head.
-        best: the chosen config of each fold.
+        n_trials: how many heads were trained.
+        best: the chosen head of each fold, without its curves.
         n_directions: for each layer, in how many directions the images differ at most.
     """
 
     predictions: dict[str, np.ndarray]
     scales: np.ndarray
     first: FittedFold
-    trials: list[dict[str, Any]]
+    n_trials: int
     best: list[dict[str, Any]]
     n_directions: dict[str, int]
 
@@ -74,32 +80,33 @@ def site_scaling(rates: np.ndarray, normalise: str) -> Scaling:
 
 
 def fit_folds(
-    activations: Sequence[np.ndarray],
+    layers: Sequence[LayerSpan],
     layer_names: Sequence[str],
     recordings: Recordings,
     folds: Sequence[Fold],
     space: SearchSpace,
     normalise: str,
     seed: int,
+    record: TrialRecord,
 ) -> Fits:
     """Fit baselines and NRP heads on each fold.
 
     Args:
-        activations: float32 (n_stimuli, D) for each layer, in the order of the stimuli.
+        layers: the span of the images in each layer, in the order of the stimuli.
         normalise: ``zscore`` or ``none``.
+        record: trials that it holds are not trained again.
     """
     rates = recordings.averages
     region_of = np.array(recordings.regions)
     regions = [
         torch.from_numpy(np.flatnonzero(region_of == name)) for name in recordings.region_names
     ]
-    grams = [gram(x) for x in activations]
     predictions = {name: np.full(rates.shape, np.nan) for name in PREDICTORS}
     scales = np.full(rates.shape, np.nan)
-    trials, best, first = [], [], None
+    best, first = [], None
     n_directions = dict.fromkeys(layer_names, 0)
-    n_trials = len(folds) * len(space.configs(len(activations)))
-    with one_torch_thread(), progress_bar("Training NRP heads", n_trials) as advance:
+    n_trials = len(folds) * n_heads(space, len(layers))
+    with progress_bar("Training NRP heads", n_trials) as advance:
         for number, fold in enumerate(folds):
             train, test = fold.train, fold.test
             scaling = site_scaling(rates[train], normalise)
@@ -110,41 +117,36 @@ def fit_folds(
                 rates: np.ndarray = predicted * scaling.scale + scaling.offset
                 return rates
 
-            bases = [fit_basis(x, k, train) for x, k in zip(activations, grams, strict=True)]
+            bases = map_on_cores(partial(fit_basis, train=train, most=space.directions), layers)
             for name, basis in zip(layer_names, bases, strict=True):
                 n_directions[name] = max(n_directions[name], basis.n_directions)
-            joined = np.hstack([basis.coordinates for basis in bases])
-            x = fit_basis(joined, gram(joined), train).coordinates.astype(np.float64)
-            for name, baseline in BASELINES.items():
-                predictions[name][test] = restore(
-                    fit_predict(baseline, x[train], targets[train], x[test])
-                )
-            found = search_head(
-                space,
+            differing = [
+                span for span, basis in zip(layers, bases, strict=True) if basis.n_directions
+            ]
+            baselines = fit_baselines(differing, targets[train], train, test)
+            for name, predicted in baselines.predictions.items():
+                predictions[name][test] = restore(predicted)
+            images = SearchImages(
                 [torch.from_numpy(basis.coordinates) for basis in bases],
                 torch.from_numpy(targets.astype(np.float32)),
                 torch.from_numpy(fold.fit),
                 torch.from_numpy(fold.validation),
                 regions,
-                seed + number,
-                advance,
             )
-            chosen = found[0]
-            used = [torch.from_numpy(bases[i].coordinates[test]) for i in chosen.config.layers]
-            with torch.no_grad():
-                predictions["nrp"][test] = restore(chosen.head(used).double().numpy())
-            records = [_record(number, trial, layer_names) for trial in found]
-            trials += records
-            best.append(records[0])
+            predictor, chosen = fit_predictor(
+                space, images, differing, baselines.ridge, seed + number, advance, record, number
+            )
+            predictions["nrp"][test] = restore(predictor.rates(images.inputs, test))
+            best.append(
+                {
+                    **_without_curves(record.row(number, chosen)),
+                    "linear_share": _share_of_regions(predictor, recordings),
+                }
+            )
             if first is None:
-                first = FittedFold(
-                    chosen,
-                    [bases[i] for i in chosen.config.layers],
-                    scaling.offset,
-                    scaling.scale,
-                )
+                first = FittedFold(predictor, bases, scaling.offset, scaling.scale)
     assert first is not None
-    return Fits(predictions, scales, first, trials, best, n_directions)
+    return Fits(predictions, scales, first, record.n_trials, best, n_directions)
 
 
 def notes_on_layers(n_directions: Mapping[str, int]) -> list[str]:
@@ -168,13 +170,12 @@ def notes_on_layers(n_directions: Mapping[str, int]) -> list[str]:
     return notes
 
 
-def _record(fold: int, trial: TrainedHead, layer_names: Sequence[str]) -> dict[str, Any]:
+def _without_curves(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key not in ("curve", "losses")}
+
+
+def _share_of_regions(predictor: NrpPredictor, recordings: Recordings) -> dict[str, float]:
     return {
-        "fold": fold,
-        "layers": [layer_names[place] for place in trial.config.layers],
-        "l1": trial.config.l1,
-        "l2": trial.config.l2,
-        "learning_rate": trial.config.learning_rate,
-        "validation_mae": trial.validation_mae,
-        "epochs": trial.epochs,
+        name: float(predictor.share[recordings.regions.index(name)])
+        for name in recordings.region_names
     }

@@ -1,8 +1,8 @@
 """The NRP-error and what stands beside it, with its uncertainty."""
 
-import warnings
-
 import numpy as np
+
+from nrp_onnx.correlation import pearson_r
 
 
 def mean_absolute_error(errors: np.ndarray) -> float:
@@ -10,27 +10,40 @@ def mean_absolute_error(errors: np.ndarray) -> float:
     return float(np.nanmean(np.abs(errors)))
 
 
-def bootstrap_interval(
-    errors: np.ndarray, seed: int, n_resamples: int = 2000, level: float = 0.95
-) -> tuple[float, float]:
-    """Percentile interval of the mean absolute error over resampled images and sites.
-
-    Both images and sites are drawn with replacement, independently (a two-way, or pigeonhole,
-    bootstrap: Owen 2007), since the score is to hold for other images and other sites.
+def bootstrap_interval(errors: np.ndarray, seed: int) -> tuple[float, float]:
+    """95 % interval of the mean absolute error over resampled images and sites.
 
     Args:
         errors: float array (n_images, n_sites), NaN = not recorded.
     """
+    return percentile_interval(bootstrap_means(np.abs(errors), seed))
+
+
+def bootstrap_means(values: np.ndarray, seed: int, n_resamples: int = 2000) -> np.ndarray:
+    """Means of ``values`` over resampled images and sites, float64 array (n_resamples,).
+
+    Both images and sites are drawn with replacement, independently (a two-way, or pigeonhole,
+    bootstrap: Owen 2007), since the score is to hold for other images and other sites. The same seed
+    draws the same images whatever the sites are, so that means of several regions belong together.
+
+    Args:
+        values: float array (n_images, n_sites), NaN = not recorded.
+    """
     rng = np.random.default_rng(seed)
-    n_images, n_sites = errors.shape
-    there = (~np.isnan(errors)).astype(np.float64)
-    absolute = np.nan_to_num(np.abs(errors))
+    n_images, n_sites = values.shape
+    there = (~np.isnan(values)).astype(np.float64)
     images = rng.multinomial(n_images, np.full(n_images, 1 / n_images), n_resamples)
     sites = rng.multinomial(n_sites, np.full(n_sites, 1 / n_sites), n_resamples)
-    sums = ((images @ absolute) * sites).sum(axis=1)
+    sums = ((images @ np.nan_to_num(values)) * sites).sum(axis=1)
     counts = ((images @ there) * sites).sum(axis=1)
+    means: np.ndarray = sums / np.maximum(counts, 1)
+    return means
+
+
+def percentile_interval(means: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """The percentile interval of what a bootstrap gave."""
     tail = (1 - level) / 2
-    low, high = np.quantile(sums / np.maximum(counts, 1), [tail, 1 - tail])
+    low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)
 
 
@@ -39,32 +52,30 @@ def median_r2(predicted: np.ndarray, recorded: np.ndarray) -> float | None:
     total = (recorded - np.nanmean(recorded, axis=0)) ** 2
     with np.errstate(divide="ignore", invalid="ignore"):
         r2 = 1 - np.nansum((predicted - recorded) ** 2, axis=0) / np.nansum(total, axis=0)
-    return _median(r2)
+    return median(r2)
+
+
+def pearson_r_of_sites(
+    predicted: np.ndarray, recorded: np.ndarray, folds: list[np.ndarray]
+) -> np.ndarray:
+    """Pearson's r of each site, taken within each fold and averaged over folds: float64 (n_sites,).
+
+    Within folds, since each has a predictor of its own: across folds, even the mean of the training
+    responses varies with what is held out. NaN where a predictor is constant in a fold.
+    """
+    per_fold = [pearson_r(predicted[test], recorded[test]) for test in folds]
+    mean: np.ndarray = np.mean(per_fold, axis=0)
+    return mean
 
 
 def median_pearson_r(
     predicted: np.ndarray, recorded: np.ndarray, folds: list[np.ndarray]
 ) -> float | None:
-    """Median over sites of Pearson's r, which is taken within each fold and averaged over folds.
-
-    Within folds, since each has a predictor of its own: across folds, even the mean of the training
-    responses varies with what is held out. None where a predictor is constant.
-    """
-    per_fold = []
-    for test in folds:
-        p = np.where(np.isnan(recorded[test]), np.nan, predicted[test])
-        with np.errstate(divide="ignore", invalid="ignore"):
-            p = p - np.nanmean(p, axis=0)
-            y = recorded[test] - np.nanmean(recorded[test], axis=0)
-            norms = np.nansum(p**2, axis=0) * np.nansum(y**2, axis=0)
-            # What is left of a constant after rounding is no variance.
-            norms = np.where(np.nanstd(p, axis=0) > 1e-9, norms, np.nan)
-            per_fold.append(np.nansum(p * y, axis=0) / np.sqrt(norms))
-    return _median(np.mean(per_fold, axis=0))
+    """Median over sites of `pearson_r_of_sites`; None where there is none."""
+    return median(pearson_r_of_sites(predicted, recorded, folds))
 
 
-def _median(values: np.ndarray) -> float | None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of a slice with NaN only
-        median = float(np.nanmedian(np.where(np.isfinite(values), values, np.nan)))
-    return None if np.isnan(median) else median
+def median(values: np.ndarray) -> float | None:
+    """The median of the finite values; None where there are none."""
+    finite = values[np.isfinite(values)]
+    return float(np.median(finite)) if finite.size else None

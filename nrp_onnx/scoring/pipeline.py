@@ -14,21 +14,41 @@ import numpy as np
 import onnxruntime as ort
 
 from nrp_onnx.activations.extraction import extract_activations
-from nrp_onnx.activations.store import read_activations
+from nrp_onnx.activations.store import StoredLayer
 from nrp_onnx.backbone.model import load_backbone
 from nrp_onnx.export.exported_fold import check_exported_head, export_fold
-from nrp_onnx.export.folded_head import fold_head
+from nrp_onnx.export.folded_head import fold_head, used_layers
 from nrp_onnx.files import write_json
 from nrp_onnx.notes import Notes
-from nrp_onnx.predictor.search import read_search
+from nrp_onnx.predictor.layer_span import read_span
+from nrp_onnx.predictor.search_file import read_search
+from nrp_onnx.predictor.trial_record import TrialRecord
 from nrp_onnx.recordings import Recordings, open_recordings
-from nrp_onnx.scoring.choices import choose_features, choose_normalisation, choose_preprocessing
+from nrp_onnx.report.page import write_report
+from nrp_onnx.report.shown_images import keep_shown_images
+from nrp_onnx.scoring.brainscore import brainscore
+from nrp_onnx.scoring.ceilings import add_ceilings
+from nrp_onnx.scoring.choices import (
+    choose_features,
+    choose_folds,
+    choose_normalisation,
+    choose_preprocessing,
+    choose_visual_degrees,
+)
 from nrp_onnx.scoring.fitting import fit_folds, notes_on_layers
 from nrp_onnx.scoring.model_file import backbone_file
 from nrp_onnx.scoring.predictions import write_predictions
 from nrp_onnx.scoring.regions import score_regions
-from nrp_onnx.scoring.run_folder import RESULT_FILE, claim_folder, run_fingerprint
-from nrp_onnx.scoring.splits import STRATIFY_ON, VALIDATION_SHARE, outer_folds, stratification
+from nrp_onnx.scoring.run_folder import (
+    PREDICTIONS_FILE,
+    REPORT_FILE,
+    RESULT_FILE,
+    SITES_FILE,
+    TRIALS_FILE,
+    claim_folder,
+    run_fingerprint,
+)
+from nrp_onnx.scoring.splits import PAPER_PARTS, VALIDATION_SHARE, stratification
 
 SCHEMA_VERSION = 1
 _PACKAGES = ("nrp-onnx", "numpy", "onnx", "onnx-ir", "torch", "scikit-learn", "ikpls", "pyarrow")
@@ -36,19 +56,29 @@ _PACKAGES = ("nrp-onnx", "numpy", "onnx", "onnx-ir", "torch", "scikit-learn", "i
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """What a user can choose about a score; the defaults are those of the command line."""
+    """What a user can choose about a score; the defaults are those of the command line.
+
+    Attributes:
+        activations: the folder of the activations; None: one in the output folder. Models that are
+            scored one after the other can share one: what is the same in the next is not computed
+            again, what is not is replaced.
+    """
 
     layers: str = "auto"
     reduce: str = "auto"
     preprocess: str | None = None
+    visual_degrees: float | None = None
     regions: tuple[str, ...] = ()
     normalise: str | None = None
-    search: str = "paper"
+    search: str = "default"
+    protocol: str = "k-fold"
     folds: int = 5
     seed: int = 0
     device: str = "auto"
     skip_bad_stimuli: bool = False
     overwrite: bool = False
+    report: bool = True
+    activations: Path | None = None
 
 
 def score(
@@ -95,14 +125,17 @@ def _score(
     if options.regions:
         recordings = recordings.select_regions(list(options.regions))
     preprocessing = choose_preprocessing(backbone, options.preprocess, notes)
+    preprocessing = choose_visual_degrees(options.visual_degrees, recordings, preprocessing, notes)
     features = choose_features(
         backbone, options.layers, options.reduce, recordings.n_stimuli, notes
     )
     normalise = choose_normalisation(options.normalise, recordings, notes)
-    folds = outer_folds(recordings, options.folds, options.seed)
-    stratified = stratification(recordings, options.folds) is not None
+    folds = choose_folds(options.protocol, recordings, options.folds, options.seed)
+    parts = options.folds if options.protocol == "k-fold" else PAPER_PARTS
+    stratified = stratification(recordings, parts) is not None
     if not stratified:
-        notes.say(f"the folds are not stratified: no {STRATIFY_ON} labels, or too few of a class")
+        label = recordings.stratification_label
+        notes.say(f"the folds are not stratified: no {label} labels, or too few of a class")
     settings = {
         "model": backbone.sha256,
         "recordings": recordings.fingerprint,
@@ -110,8 +143,9 @@ def _score(
         "reduce": [str(feature.reduction) for feature in features],
         "preprocess": preprocessing.to_json(),
         "normalise": normalise,
-        "search": options.search,
-        "folds": options.folds,
+        "search": space.to_json(),
+        "protocol": options.protocol,
+        "folds": len(folds),
         "seed": options.seed,
         "skip_bad_stimuli": options.skip_bad_stimuli,
         "schema_version": SCHEMA_VERSION,
@@ -120,6 +154,8 @@ def _score(
     held = claim_folder(folder, settings, options.overwrite)
     if held is not None:
         notes.say(f"{folder} holds this very run, finished: nothing is computed again")
+        if options.report and not (folder / REPORT_FILE).is_file():
+            write_report([folder], folder / REPORT_FILE)
         return {**held, "folder": str(folder)}
     if keep_model:
         shutil.copyfile(model, folder / "backbone.onnx")
@@ -130,32 +166,39 @@ def _score(
             preprocessing,
             features,
             recordings,
-            folder / "activations",
+            options.activations or folder / "activations",
             options.device,
             notes,
             skip_bad_stimuli=options.skip_bad_stimuli,
         )
-        features = extraction.features
-        if extraction.skipped:
-            recordings = recordings.without_stimuli(extraction.skipped)
-            folds = outer_folds(recordings, options.folds, options.seed)
-        activations = [read_activations(p, recordings.stimulus_ids) for p in extraction.paths]
+    features = extraction.features
+    if extraction.skipped:
+        recordings = recordings.without_stimuli(extraction.skipped)
+        folds = choose_folds(options.protocol, recordings, options.folds, options.seed)
+    activations = [StoredLayer(path, recordings.stimulus_ids) for path in extraction.paths]
     names = [feature.layer.name for feature in features]
     with _timed(timings, "fitting_s"):
-        fits = fit_folds(activations, names, recordings, folds, space, normalise, options.seed)
+        record = TrialRecord(folder / TRIALS_FILE, names)
+        spans = [read_span(layer) for layer in activations]
+        fits = fit_folds(spans, names, recordings, folds, space, normalise, options.seed, record)
     for note in notes_on_layers(fits.n_directions):
         notes.say(note)
     with _timed(timings, "scoring_s"):
         regions = score_regions(recordings, fits, folds, options.seed)
+        add_ceilings(regions, recordings, fits, folds, options.seed, folder / SITES_FILE)
+    with _timed(timings, "brainscore_s"):
+        differing = [x for x, n in zip(spans, fits.n_directions.values(), strict=True) if n]
+        for name, found in brainscore(differing, recordings, notes).items():
+            regions[name]["brainscore"] = found
     nrp_error = float(np.mean([region["nrp_error"]["value"] for region in regions.values()]))
     units = "z" if normalise == "zscore" else recordings.units
     with _timed(timings, "export_s"):
-        used = fits.first.head.config.layers
-        chosen, inputs = [features[i] for i in used], [activations[i] for i in used]
         first = fits.first
+        used = used_layers(first.predictor, first.bases)
+        chosen, inputs = [features[i] for i in used], [activations[i] for i in used]
         export_fold(
             folder,
-            fold_head(first.head, first.bases, inputs, first.offset, first.scale),
+            fold_head(first.predictor, first.bases, activations, first.offset, first.scale),
             backbone,
             preprocessing,
             chosen,
@@ -167,11 +210,12 @@ def _score(
         difference = check_exported_head(
             folder,
             chosen,
-            [x[folds[0].test] for x in inputs],
+            inputs,
+            folds[0].test,
             fits.predictions["nrp"][folds[0].test],
             np.nanstd(recordings.averages, axis=0),
         )
-        write_predictions(folder / "predictions.parquet", recordings, folds, fits.predictions)
+        write_predictions(folder / PREDICTIONS_FILE, recordings, folds, fits.predictions)
     result = {
         "schema_version": SCHEMA_VERSION,
         "fingerprint": run_fingerprint(settings),
@@ -184,6 +228,8 @@ def _score(
             "n_parameters": backbone.n_parameters,
             "source": backbone.source,
             "preprocessing": preprocessing.to_json(),
+            "visual_degrees": recordings.visual_degrees
+            and recordings.visual_degrees * preprocessing.visual_degrees_ratio,
             "layers": [
                 {
                     "name": feature.layer.name,
@@ -201,21 +247,27 @@ def _score(
             "skipped_stimuli": extraction.skipped,
             "n_sites": recordings.n_sites,
             "units": recordings.units,
+            "visual_degrees": recordings.visual_degrees,
             "missing_share": float(np.isnan(recordings.averages).mean()),
             "fingerprint": recordings.fingerprint,
             "citation": recordings.citation,
         },
         "protocol": {
-            "name": "k-fold",
-            "folds": options.folds,
-            "stratified_on": STRATIFY_ON if stratified else None,
+            "name": options.protocol,
+            "folds": len(folds),
+            "stratified_on": recordings.stratification_label if stratified else None,
             "validation_share": VALIDATION_SHARE,
             "normalise": normalise,
             "seed": options.seed,
             "interval": "95 %, bootstrap over images and sites, 2000 resamples",
             "exported_fold": 0,
         },
-        "search": {"preset": options.search, "trials": fits.trials, "best": fits.best},
+        "search": {
+            "preset": options.search,
+            "space": space.to_json(),
+            "trials": {"file": TRIALS_FILE, "count": fits.n_trials},
+            "best": fits.best,
+        },
         "export": {"max_difference_sd": difference},
         "provider": extraction.provider,
         "notes": notes.said,
@@ -227,6 +279,9 @@ def _score(
         "timings": timings,
     }
     write_json(folder / RESULT_FILE, result)
+    keep_shown_images(folder, recordings)
+    if options.report:
+        write_report([folder], folder / REPORT_FILE)
     return {**result, "folder": str(folder)}
 
 

@@ -12,6 +12,7 @@ from nrp_onnx.scoring.metrics import (
     median_pearson_r,
     median_r2,
 )
+from nrp_onnx.scoring.paired import compare_errors, explainable_removed
 from nrp_onnx.scoring.splits import Fold
 
 NO_NOISE_FLOOR = "no stimulus has two repetitions"
@@ -20,31 +21,47 @@ NO_NOISE_FLOOR = "no stimulus has two repetitions"
 def score_regions(
     recordings: Recordings, fits: Fits, folds: list[Fold], seed: int
 ) -> dict[str, dict[str, Any]]:
-    """For each region: its NRP-error with interval, the noise floor, and every predictor."""
+    """For each region: its NRP-error with interval, the noise floor, and every predictor.
+
+    Images that no fold holds out count nowhere.
+    """
     rates = recordings.averages
-    noise = trial_noise(recordings, seed) / fits.scales
     tests = [fold.test for fold in folds]
+    held_out = np.sort(np.concatenate(tests))
+    noise = (trial_noise(recordings, seed) / fits.scales)[held_out]
     result: dict[str, dict[str, Any]] = {}
     for region in recordings.region_names:
         sites = np.flatnonzero(np.array(recordings.regions) == region)
-        predictors = {}
-        for name in PREDICTORS:
-            predicted, recorded = fits.predictions[name][:, sites], rates[:, sites]
-            errors = (predicted - recorded) / fits.scales[:, sites]
-            predictors[name] = {
-                "mae": mean_absolute_error(errors),
-                "mae_ci95": list(bootstrap_interval(errors, seed)),
-                "r2": median_r2(predicted, recorded),
-                "pearson_r": median_pearson_r(predicted, recorded, tests),
-            }
         floor = noise[:, sites]
         known = bool((~np.isnan(floor)).any())
+        noise_floor = float(np.nanmean(floor)) if known else None
+        recorded = rates[:, sites]
+        errors = {
+            name: ((fits.predictions[name][:, sites] - recorded) / fits.scales[:, sites])[held_out]
+            for name in PREDICTORS
+        }
+        mae = {name: mean_absolute_error(found) for name, found in errors.items()}
+        predictors = {}
+        for name in PREDICTORS:
+            predicted = fits.predictions[name][:, sites]
+            predictors[name] = {
+                "mae": mae[name],
+                "mae_ci95": list(bootstrap_interval(errors[name], seed)),
+                "r2": median_r2(predicted[held_out], recorded[held_out]),
+                "pearson_r": median_pearson_r(predicted, recorded, tests),
+                "explainable_removed": explainable_removed(mae[name], mae["mean"], noise_floor),
+            }
         nrp = predictors["nrp"]
         result[region] = {
             "n_sites": len(sites),
             "nrp_error": {"value": nrp["mae"], "ci95": nrp["mae_ci95"]},
-            "noise_floor": float(np.nanmean(floor)) if known else None,
+            "noise_floor": noise_floor,
             "noise_floor_reason": None if known else NO_NOISE_FLOOR,
             "predictors": predictors,
+            "comparisons": {
+                name: compare_errors(errors["nrp"], errors[name], seed)
+                for name in PREDICTORS
+                if name != "nrp"
+            },
         }
     return result

@@ -8,7 +8,13 @@ from nrp_onnx.errors import OutputError
 from nrp_onnx.files import sha256_of_json, write_json
 
 RUN_FILE, RESULT_FILE = "run.json", "result.json"
-FINISHED = (RESULT_FILE, "head.onnx", "predictor.onnx", "scorer.onnx", "predictions.parquet")
+PREDICTIONS_FILE, SITES_FILE, TRIALS_FILE = "predictions.parquet", "sites.csv", "trials.parquet"
+FINISHED = (
+    *(RESULT_FILE, "head.onnx", "predictor.onnx", "scorer.onnx"),
+    *(PREDICTIONS_FILE, SITES_FILE),
+)
+#: What a report is, and what it shows of the stimuli.
+REPORT_FILE, THUMBNAILS_FILE = "report.html", "report_images.parquet"
 
 
 def claim_folder(folder: Path, settings: dict[str, Any], overwrite: bool) -> dict[str, Any] | None:
@@ -50,7 +56,7 @@ def claim_folder(folder: Path, settings: dict[str, Any], overwrite: bool) -> dic
             fix="Choose another one with -o.",
         )
     # Nothing may look finished until it is.
-    for name in FINISHED:
+    for name in (*FINISHED, REPORT_FILE, THUMBNAILS_FILE):
         (folder / name).unlink(missing_ok=True)
     write_json(run_path, settings)
     return None

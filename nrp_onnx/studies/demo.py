@@ -16,9 +16,11 @@ from nrp_onnx.errors import OptionError
 from nrp_onnx.notes import Notes
 from nrp_onnx.progress import progress_bar
 from nrp_onnx.recordings import Recordings, open_recordings
+from nrp_onnx.recordings.types import STRATIFY_ON
+from nrp_onnx.report.page import write_report
 from nrp_onnx.report.table import print_table, score_table
 from nrp_onnx.scoring.pipeline import ScoreOptions, score
-from nrp_onnx.scoring.splits import STRATIFY_ON
+from nrp_onnx.scoring.run_folder import REPORT_FILE
 
 _WIDTHS = (16, 32, 64, 96)
 _EPOCHS = 16
@@ -85,7 +87,7 @@ def run_demo(out: Path, choice: str) -> dict[str, dict[str, Any]]:
             preprocessing=PRESETS["tf"],
             source={"name": f"demo CNN, {name}", "seed": _SEED},
         ).save(path)
-        options = ScoreOptions(reduce="avgpool:2", search="quick", overwrite=True)
+        options = ScoreOptions(reduce="avgpool:2", search="quick", overwrite=True, report=False)
         results[name] = score(path, recordings, out / name, options)
         print_table(score_table(results[name]))
     better = results["untrained"]["nrp_error"] - results["trained"]["nrp_error"]
@@ -99,6 +101,8 @@ def run_demo(out: Path, choice: str) -> dict[str, dict[str, Any]]:
     verdict = "predicts better" if better > 0 else "does not predict better"
     print(f"The trained network {verdict}: by {better:.3f} (SIMULATED recordings)")
     print(f"Files: {out / 'trained'} and {out / 'untrained'}")
+    write_report([out / name for name in results], out / REPORT_FILE)
+    print(f"Report: {out / REPORT_FILE}")
     return results
 
 

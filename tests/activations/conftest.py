@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from nrp_onnx.activations.store import StoredLayer
 from nrp_onnx.extract import ExtractOptions, extract
 
 
@@ -38,3 +39,8 @@ def options(**changed: object) -> ExtractOptions:
         "device": "cpu",
     }
     return ExtractOptions(**{**given, **changed})  # type: ignore[arg-type]
+
+
+def rows(path: Path, stimulus_ids: tuple[str, ...]) -> np.ndarray:
+    """All activations in a layer's file, in this order."""
+    return StoredLayer(path, stimulus_ids).read(np.arange(len(stimulus_ids)))

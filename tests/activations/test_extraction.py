@@ -19,11 +19,10 @@ from PIL import Image
 from torch import nn
 
 from nrp_onnx.activations import layer_part
-from nrp_onnx.activations.store import read_activations
 from nrp_onnx.errors import OutputError, RecordingsError
 from nrp_onnx.extract import extract
 from nrp_onnx.notes import Notes
-from tests.activations.conftest import options
+from tests.activations.conftest import options, rows
 from tests.conftest import assert_user_error, nrp_onnx
 
 
@@ -190,7 +189,7 @@ def test_bad_images_are_left_out_if_asked(
     ids = tuple(pd.read_parquet(out / "1.parquet")["stimulus_id"])
     assert ids == tuple(f"{place:02d}.png" for place in range(70) if place not in (20, 41))
     np.testing.assert_array_equal(
-        read_activations(out / "1.parquet", ids), read_activations(activations / "1.parquet", ids)
+        rows(out / "1.parquet", ids), rows(activations / "1.parquet", ids)
     )
     with pytest.raises(RecordingsError, match=r"2 stimuli did not open.*20.png, 41.png"):
         extract(model_path, with_bad_images, out, options())

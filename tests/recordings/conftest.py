@@ -50,6 +50,8 @@ def recordings(tmp_path: Path) -> Recordings:
         citation="Someone (2020)",
         simulated=True,
         provenance={"from": "a test"},
+        visual_degrees=8,
+        stratify_on="animate",
         noise_free=rng.normal(5, 2, (4, 3)).astype(np.float32),
     )
 

@@ -40,7 +40,10 @@ def make_recordings(
         name="public",
         stimulus_ids=names,
         stimulus_paths=paths,
-        stimulus_labels={"object_name": tuple("abcd"[place % 4] for place in range(n_stimuli))},
+        stimulus_labels={
+            "object_name": tuple("abcd"[place % 4] for place in range(n_stimuli)),
+            "texture_type": tuple("xy"[place // 4 % 2] for place in range(n_stimuli)),
+        },
         site_ids=tuple(f"site_{place:03d}" for place in range(total)),
         regions=tuple(region for region, n in n_sites.items() for _ in range(n)),
         site_labels={"animal": ("Chabo",) * total},

@@ -50,6 +50,7 @@ def test_rows_are_those_that_the_images_name(subject, tmp_path):
     assert read.units.startswith("beta, z-scored")
     assert read.name == "algonauts2023-subj01"
     assert "Gifford" in (read.citation or "")
+    assert read.visual_degrees == 8.4, "as the images of NSD were shown"
     assert validate_recordings(tmp_path / "out") == []
 
 

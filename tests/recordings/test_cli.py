@@ -27,6 +27,7 @@ def test_import_describe_validate(tmp_path, caplog):
             "--axes", "repetition,stimulus, site", "--region", "IT", "-o", out,
             "--stimuli", tmp_path / "stimuli.csv", "--units", "spikes/s", "--normalised",
             "--time-window-ms", "70", "170", "--licence", "CC0-1.0", "--name", "tiny",
+            "--visual-degrees", "6.5",
         )  # fmt: skip
     assert done.exit_code == 0
     assert done.stdout == f"{out}: 2 stimuli, 2 sites\n"
@@ -38,11 +39,14 @@ def test_import_describe_validate(tmp_path, caplog):
     assert facts["time_window_ms"] == [70, 170]
     assert facts["regions"] == {"IT": 2}
     assert facts["repetitions"] == {"min": 3, "median": 3, "max": 3}
+    assert facts["visual_degrees"] == 6.5
+    assert facts["reliability"] == {"IT": None}, "of two stimuli there is none"
     lines = run("describe", out).stdout.splitlines()
     assert "regions: IT 2" in lines
     assert "repetitions: min 3, median 3, max 3" in lines
     assert "time_window_ms: 70 to 170" in lines
     assert "citation: unknown" in lines
+    assert "reliability: IT unknown" in lines
 
     assert run("validate", out).stdout == "no problems\n"
     (out / "stimuli" / "a.png").unlink()
@@ -56,6 +60,17 @@ def test_import_describe_validate(tmp_path, caplog):
 
 def test_simulated_recordings_are_described_as_such(folder):
     assert run("describe", folder).stdout.splitlines()[0] == "SIMULATED"
+
+
+@pytest.mark.parametrize("degrees", ["0", "-8", "181", "nan"])
+def test_visual_degrees_that_no_image_fills(tmp_path, degrees):
+    np.save(tmp_path / "rates.npy", np.ones((1, 1)))
+    with pytest.raises(OptionError, match=r"--visual-degrees: .*expected degrees, over 0"):
+        run(
+            "import", tmp_path, tmp_path / "rates.npy", "--axes", "site,stimulus", "--region", "IT",
+            "-o", tmp_path / "out", "--visual-degrees", degrees,
+        )  # fmt: skip
+    assert not (tmp_path / "out").exists()
 
 
 def test_errors_are_raised_for_the_top_level(tmp_path):

@@ -1,4 +1,7 @@
+import json
+import re
 from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -22,6 +25,21 @@ def test_what_is_saved_is_loaded(recordings, folder):
         assert new.parent == folder / "stimuli"
         assert new.read_bytes() == old.read_bytes()
     assert loaded.fingerprint == recordings.fingerprint
+
+
+def test_the_facts_of_the_documentation_are_read(folder):
+    page = Path(__file__).parents[2] / "docs" / "recordings.md"
+    found = re.search(r"`recordings\.json`:\n\n```\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
+    assert found is not None
+    (folder / "recordings.json").write_text(found[1])
+    loaded = load_recordings(folder)
+    assert (loaded.name, loaded.time_window_ms) == ("two animals", (70, 170))
+    assert (loaded.visual_degrees, loaded.stratify_on) == (8, "object_name")
+    least = {key: json.loads(found[1])[key] for key in ("format_version", "name", "units")}
+    least |= {"normalised": False, "simulated": False}
+    (folder / "recordings.json").write_text(json.dumps(least))
+    loaded = load_recordings(folder)
+    assert (loaded.visual_degrees, loaded.stratify_on) == (None, None)
 
 
 def test_pandas_reads_the_responses(recordings, folder):

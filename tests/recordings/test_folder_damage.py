@@ -95,6 +95,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: edit_json(f / "recordings.json", simulated="no"),
         r"the entry simulated is wrong; expected true or false; found \"no\"",
     ),
+    "images of no size": (
+        lambda f: edit_json(f / "recordings.json", visual_degrees=0),
+        r"recordings\.json: the entry visual_degrees is wrong; expected degrees, over 0 and at most",
+    ),
     "a window that runs backwards": (
         lambda f: edit_json(f / "recordings.json", time_window_ms=[170, 70]),
         r"the entry time_window_ms is wrong; expected two rising numbers, or null; found \[170",

@@ -10,6 +10,8 @@ from nrp_onnx.recordings import (
     Recordings,
     describe_recordings,
     import_arrays,
+    site_reliability,
+    split_half_reliability,
     trial_noise,
     validate_recordings,
 )
@@ -61,3 +63,15 @@ def test_the_noise_floor_is_that_of_gaussian_trials(macaque):
     assert z.mean() == pytest.approx((by_formula / deviation[:, None]).mean(), rel=0.01)
     # What an independent prototype found, without c4.
     assert z.mean() == pytest.approx(0.364, abs=0.02)
+
+
+def test_the_reliability_is_that_of_its_readme(macaque):
+    """0.75, the median over sites that an independent prototype found."""
+    assert np.median(site_reliability(macaque)) == pytest.approx(0.75, abs=0.015)
+    assert describe_recordings(macaque)["reliability"]["V4"] == pytest.approx(0.75, abs=0.015)
+    array = np.load(DATA / "responses.npy", allow_pickle=False)
+    found = split_half_reliability(macaque, seed=0, n_splits=1)[0]
+    # Any other split of the ten repetitions gives nearly the same for each site.
+    odd, even = np.nanmean(array[..., 0::2], axis=2), np.nanmean(array[..., 1::2], axis=2)
+    r = np.array([np.corrcoef(a, b)[0, 1] for a, b in zip(odd, even, strict=True)])
+    assert np.corrcoef(found, 2 * r / (1 + r))[0, 1] > 0.9

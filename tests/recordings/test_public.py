@@ -16,7 +16,14 @@ import pytest
 
 from nrp_onnx.errors import OutputError, RecordingsError
 from nrp_onnx.notes import Notes
-from nrp_onnx.recordings import Recordings, load_recordings, open_recordings, public
+from nrp_onnx.recordings import (
+    Recordings,
+    describe_recordings,
+    load_recordings,
+    open_recordings,
+    public,
+)
+from nrp_onnx.scoring.splits import outer_folds
 from tests.conftest import assert_user_error, nrp_onnx
 from tests.recordings.brainio_file import write_brainio
 from tests.recordings.file_server import FileServer, serve
@@ -100,6 +107,8 @@ def test_score_fetches_checks_imports_and_scores(cache, server, public_set, mode
     assert result["recordings"]["name"] == "majajhong2015"
     assert result["recordings"]["n_stimuli"] == public_set.recordings.n_stimuli
     assert not result["recordings"]["simulated"]
+    assert result["recordings"]["visual_degrees"] == 8, "as the registry says"
+    assert result["protocol"]["stratified_on"] == "object_name"
     assert result["protocol"]["normalise"] == "none", "the rates are normalised already"
     for name in FILE_NAMES.values():
         assert name in run.stderr, "a bar for each download"
@@ -113,6 +122,26 @@ def test_score_fetches_checks_imports_and_scores(cache, server, public_set, mode
 
     open_recordings("majajhong2015", Notes())
     assert len(server.requests) == 3, "it opens from the cache"
+
+
+def test_what_the_registry_says_of_a_set_is_kept(registry):
+    """freemanziemba2013 is to be stratified on texture_type."""
+    text = registry.read_text()
+    registry.write_text(
+        text.replace(
+            "[majajhong2015.files.assembly]",
+            '[majajhong2015]\nstratify_on = "texture_type"\nvisual_degrees = 4\n'
+            "[majajhong2015.files.assembly]",
+        )
+    )
+    recordings = open_recordings("majajhong2015", Notes())
+    assert (recordings.stratify_on, recordings.visual_degrees) == ("texture_type", 4)
+    assert describe_recordings(recordings)["stratify_on"] == "texture_type"
+    labels = np.array(recordings.stimulus_labels["texture_type"])
+    for fold in outer_folds(recordings, 5, seed=0):
+        assert sorted(labels[fold.test]) == ["x"] * 4 + ["y"] * 4
+    registry.write_text(text)
+    assert open_recordings("majajhong2015", Notes()).stratify_on == "object_name"
 
 
 def averages(imported: Recordings, like: Recordings) -> np.ndarray:

@@ -2,9 +2,7 @@
 
 import json
 import os
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +11,12 @@ import pytest
 from nrp_onnx.recordings import load_recordings
 from tests.recordings.brainio_file import write_brainio
 from tests.recordings.file_server import serve
+from tests.recordings.peak_memory import Ended, run_measured
 from tests.recordings.public_set import ROLES, make_recordings, registry_of
 
 MOST_BYTES = 1.5e9
+#: 0.6 GB of libraries and recordings, and the fits' matrices of images by images.
+MOST_BYTES_OF_A_SCORE = 1.8e9
 
 
 @pytest.mark.full_size
@@ -35,15 +36,16 @@ def test_a_set_of_full_size_is_fetched_and_scored(tmp_path, model_path, capfd):
             "NRP_ONNX_REGISTRY": str(tmp_path / "registry.toml"),
             "NO_PROXY": "127.0.0.1",
         }
-        fetched = run(["recordings", "fetch", "majajhong2015"], environment)
+        fetched = run(["recordings", "fetch", "majajhong2015"], tmp_path, environment)
         assert len(server.requests) == 3
     folder = Path(fetched.stdout.strip())
     words = ["score", str(model_path), "--recordings", "majajhong2015", "--search", "quick"]
     words += ["--layers", "3", "--folds", "2", "--json", "-o", str(tmp_path / "run")]
-    scored = run(words, environment)
+    scored = run(words, tmp_path, environment)
     with capfd.disabled():
         print(f"\nfetch and import: {fetched}\nscore: {scored}")
     assert fetched.peak_bytes < MOST_BYTES
+    assert scored.peak_bytes < MOST_BYTES_OF_A_SCORE
     result = json.loads(scored.stdout)
     assert {name: found["n_sites"] for name, found in result["regions"].items()} == {
         "V4": 88,
@@ -56,27 +58,15 @@ def test_a_set_of_full_size_is_fetched_and_scored(tmp_path, model_path, capfd):
     np.testing.assert_allclose(imported.averages[rows], known, atol=1e-5)
 
 
-class Ended:
-    """A command that succeeded: what it printed, how long it ran, its peak of memory."""
-
-    def __init__(self, stdout: str, seconds: float, peak_bytes: int) -> None:
-        self.stdout, self.seconds, self.peak_bytes = stdout, seconds, peak_bytes
-
-    def __str__(self) -> str:
-        return f"{self.seconds:.0f} s, peak {self.peak_bytes / 1e9:.2f} GB"
+def run(words: list[str], folder: Path, environment: dict[str, str]) -> Ended:
+    return run_measured([sys.executable, "-m", "nrp_onnx", *words], folder, environment)
 
 
-def run(words: list[str], environment: dict[str, str]) -> Ended:
-    start = time.monotonic()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "nrp_onnx", *words],
-        stdout=subprocess.PIPE,
-        env=environment,
-        text=True,
-    )
-    assert process.stdout is not None
-    printed = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0
-    return Ended(printed, time.monotonic() - start, usage.ru_maxrss * 1024)
+def test_the_measure_is_not_that_of_this_process(tmp_path):
+    held = np.ones(40_000_000)
+    python = [sys.executable, "-c"]
+    small = run_measured([*python, "print('done')"], tmp_path, dict(os.environ))
+    assert small.stdout == "done\n"
+    assert small.peak_bytes < 100e6 < held.nbytes
+    large = run_measured([*python, "x = b'1' * 200_000_000"], tmp_path, dict(os.environ))
+    assert 200e6 < large.peak_bytes < 300e6

@@ -55,6 +55,7 @@ def test_an_unknown_region_is_named_beside_the_known(recordings):
     [
         *("responses", "repetition", "presentation_stimulus", "stimulus_ids", "stimulus_paths"),
         *("stimulus_labels", "site_ids", "site_labels", "regions", "units", "normalised"),
+        *("visual_degrees", "stratify_on"),
     ],
 )
 def test_the_fingerprint_depends_on_all_that_can_change_a_score(recordings, field):
@@ -70,6 +71,8 @@ def test_the_fingerprint_depends_on_all_that_can_change_a_score(recordings, fiel
         "stimulus_labels": {"object_name": ("mammal", "bird", "bird", "fish")},
         "site_ids": ("a", "b", "d"),
         "stimulus_paths": recordings.stimulus_paths[::-1],
+        "visual_degrees": 10.0,
+        "stratify_on": "object_name",
     }
     other = replace(recordings, **{field: values[field]})
     assert other.fingerprint != recordings.fingerprint

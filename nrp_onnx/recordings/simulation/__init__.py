@@ -15,7 +15,6 @@ from nrp_onnx.recordings.types import Recordings
 #: Goes up with every change that changes a byte of what is simulated.
 SIMULATION_VERSION = 2
 N_STIMULI = 3200
-REPETITIONS = 10
 _LATENTS = ("x", "y", "size", "rotation", "azimuth", "tilt")
 _BLOCK = 32
 
@@ -76,7 +75,7 @@ def _respond(folder: Path, names: list[str], energy: np.ndarray, seed: int) -> R
     blank = model.blank_counts(n_sites, for_sites)
     scale = np.sqrt(model.FANO_FACTOR * blank)
     expected = model.expected_counts(drive, blank, for_sites)
-    counts = model.draw_counts(expected, REPETITIONS, for_trials)
+    counts = model.draw_counts(expected, model.REPETITIONS, for_trials)
     regions = ("V4",) * model.N_V4 + ("IT",) * model.N_IT
     return Recordings(
         name=f"simulated:{len(names)}",
@@ -93,9 +92,9 @@ def _respond(folder: Path, names: list[str], energy: np.ndarray, seed: int) -> R
             "blank_count": tuple(str(count) for count in blank.tolist()),
         },
         responses=((counts - blank) / scale).astype(np.float32).reshape(-1, n_sites),
-        presentation_stimulus=np.repeat(np.arange(len(names)), REPETITIONS),
-        repetition=np.tile(np.arange(REPETITIONS, dtype=np.int32), len(names)),
-        units="(spike count - mean count for a blank) / s.d. of the counts for a blank",
+        presentation_stimulus=np.repeat(np.arange(len(names)), model.REPETITIONS),
+        repetition=np.tile(np.arange(model.REPETITIONS, dtype=np.int32), len(names)),
+        units=model.UNITS,
         normalised=True,
         time_window_ms=(70.0, 170.0),
         licence="CC0-1.0",
@@ -106,7 +105,7 @@ def _respond(folder: Path, names: list[str], energy: np.ndarray, seed: int) -> R
             "seed": seed,
             "n_stimuli": len(names),
             "pixels": PIXELS,
-            "repetitions": REPETITIONS,
+            "repetitions": model.REPETITIONS,
             "fano_factor": model.FANO_FACTOR,
         },
         noise_free=((expected - blank) / scale).astype(np.float32),

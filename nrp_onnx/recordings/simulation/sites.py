@@ -18,6 +18,9 @@ from nrp_onnx.recordings.simulation.stimuli import OBJECT_NAMES, Latents
 N_V4, N_IT = 88, 168
 #: Variance of the spike counts over their mean.
 FANO_FACTOR = 1.3
+#: Trials of each stimulus.
+REPETITIONS = 10
+UNITS = "(spike count - mean count for a blank) / s.d. of the counts for a blank"
 _ORIENTATIONS = 6
 _WAVELENGTHS = (4.0, 8.0)  # pixels of the luminance
 #: Side of the luminance images that the sites see.

@@ -1,0 +1,57 @@
+"""Leading eigenvectors of inner products: all of them, or the first few at a fraction of the cost."""
+
+import numpy as np
+
+#: Directions whose share of the largest eigenvalue is below this are rounding noise of float32.
+TOLERANCE = 1e-6
+_SMALLEST = 1e-18
+#: The partial solver draws this many vectors over those asked for, and multiplies so often. Measured
+#: for 256 of 2560 (eigenvalues like 1 / place): 0.9 s against 3.4 s for all, with 0.999 of the
+#: variance that the exact ones have; ARPACK took 12 s, LOBPCG 11 s.
+_OVER, _PASSES = 32, 6
+#: Where more than this share of all directions is asked for, it is no longer twice as fast.
+_SHARE = 0.2
+
+
+def leading_eigenvectors(
+    symmetric: np.ndarray,
+    noise: float = 0.0,
+    most: int | None = None,
+    explained: float = 1.0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues from the largest down and their vectors, those of rounding noise left out.
+
+    Where `TOLERANCE` finds noise beside a signal, ``noise`` finds it where there is no signal: in a
+    layer that is the same for every image but for rounding.
+
+    Few vectors of many come from a block power iteration that starts at random vectors (Halko,
+    Martinsson & Tropp 2011, algorithm 4.4, on a symmetric matrix); all of them from LAPACK.
+
+    Args:
+        symmetric: float64 (n, n), positive semidefinite but for rounding.
+        noise: eigenvalues up to this are noise.
+        most: no more vectors than these.
+        explained: as many vectors as add up to this share of the trace.
+    """
+    n = len(symmetric)
+    if most is not None and most + _OVER < _SHARE * n:
+        values, vectors = _by_powers(symmetric, most)
+    else:
+        values, vectors = np.linalg.eigh(symmetric)
+        values, vectors = values[::-1], vectors[:, ::-1]
+    keep = values > max(float(values[0]) * TOLERANCE, noise, _SMALLEST)
+    if explained < 1:
+        before = np.cumsum(values) - values
+        keep &= before < explained * np.trace(symmetric)
+    if most is not None:
+        keep[most:] = False
+    return values[keep], vectors[:, keep]
+
+
+def _by_powers(symmetric: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    basis = rng.standard_normal((len(symmetric), most + _OVER))
+    for _ in range(_PASSES):
+        basis = np.linalg.qr(symmetric @ basis)[0]
+    values, turn = np.linalg.eigh(basis.T @ symmetric @ basis)
+    return values[::-1], basis @ turn[:, ::-1]

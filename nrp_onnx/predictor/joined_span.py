@@ -1,0 +1,96 @@
+"""All layers as one set of features, each scaled to the same variance, in the span of the images."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nrp_onnx.predictor.eigenvectors import leading_eigenvectors
+from nrp_onnx.predictor.layer_span import LayerSpan, centred
+
+
+@dataclass(frozen=True, eq=False)
+class JoinedSpan:
+    """Inner products of images over the joined layers, around the mean of the training images.
+
+    Attributes:
+        products: float64 (n, n).
+        features: float64 (n, D), the joined layers, where they are fewer than the training images.
+        scales: float64 (n_layers,), what the activations of each layer were divided by.
+    """
+
+    products: np.ndarray
+    features: np.ndarray | None
+    scales: np.ndarray
+
+    def around(self, rows: np.ndarray) -> "JoinedSpan":
+        """The same around the mean of the images ``rows``."""
+        features = None if self.features is None else self.features - self.features[rows].mean(0)
+        return JoinedSpan(centred(self.products, rows), features, self.scales)
+
+    def spectrum(self, train: np.ndarray, new: np.ndarray) -> "Spectrum":
+        """Of the images ``train``, around whose mean this is."""
+        if self.features is not None:
+            return spectrum_of_features(self.features, train, new)
+        return spectrum_of_products(self.products, train, new)
+
+
+def join_layers(layers: Sequence[LayerSpan], train: np.ndarray) -> JoinedSpan:
+    """Join layers, each scaled so that a training image's mean square distance from the mean is 1.
+
+    Args:
+        layers: in which the training images differ.
+    """
+    n = layers[0].n_images
+    products, parts, squares, n_features = np.zeros((n, n)), [], [], 0
+    for layer in layers:
+        if layer.features is not None:
+            moved = layer.features - layer.features[train].mean(axis=0, dtype=np.float64)
+            squares.append((moved[train] ** 2).sum(axis=1).mean())
+            parts.append(moved / np.sqrt(squares[-1]))
+            products += parts[-1] @ parts[-1].T
+            n_features += moved.shape[1]
+        else:
+            assert layer.products is not None
+            around = centred(layer.products, train)
+            squares.append(around.diagonal()[train].mean())
+            products += around / squares[-1]
+            n_features += n
+    few = n_features < len(train)
+    return JoinedSpan(products, np.hstack(parts) if few else None, np.sqrt(squares))
+
+
+@dataclass(frozen=True, eq=False)
+class Spectrum:
+    """The centred features of training images as U S V^T, and new images in the same directions.
+
+    Every linear method gives the same predictions from U S as from the features themselves.
+
+    Attributes:
+        left: U, float64 (n_train, r).
+        squares: S^2, float64 (r,), from the largest down.
+        new: float64 (n_new, r), centred features of new images times V.
+    """
+
+    left: np.ndarray
+    squares: np.ndarray
+    new: np.ndarray
+
+    @property
+    def coordinates(self) -> np.ndarray:
+        """U S, float64 (n_train, r)."""
+        scaled: np.ndarray = self.left * np.sqrt(self.squares)
+        return scaled
+
+
+def spectrum_of_products(products: np.ndarray, train: np.ndarray, new: np.ndarray) -> Spectrum:
+    """From inner products (n, n) around the mean of the images ``train``."""
+    squares, left = leading_eigenvectors(products[np.ix_(train, train)])
+    return Spectrum(left, squares, products[np.ix_(new, train)] @ (left / np.sqrt(squares)))
+
+
+def spectrum_of_features(features: np.ndarray, train: np.ndarray, new: np.ndarray) -> Spectrum:
+    """From features (n, D) around the mean of the images ``train``; sooner where D < n."""
+    of_train = features[train]
+    squares, right = leading_eigenvectors(of_train.T @ of_train)
+    return Spectrum(of_train @ right / np.sqrt(squares), squares, features[new] @ right)

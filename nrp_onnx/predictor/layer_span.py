@@ -1,0 +1,79 @@
+"""Inner products of images in one layer, without ever holding all of its activations.
+
+For n images of D > n features, everything that a linear map can see of the activations X (n x D) is
+in their Gram matrix X X^T (n x n). It is the sum of the Gram matrices of blocks of features.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from nrp_onnx.activations.layer_activations import LayerActivations
+
+FEATURES_A_BLOCK = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class LayerSpan:
+    """What fits of a layer need: products of images where D > n, else the activations themselves.
+
+    Attributes:
+        products: float64 (n, n), inner products around the mean of all images; None where D <= n.
+        features: float32 (n, D) where D <= n, else None.
+        norms: float64 (n,), squared lengths of the images' activations, not centred.
+    """
+
+    products: np.ndarray | None
+    features: np.ndarray | None
+    norms: np.ndarray
+
+    @property
+    def n_images(self) -> int:
+        return len(self.norms)
+
+
+def read_span(layer: LayerActivations, width: int = FEATURES_A_BLOCK) -> LayerSpan:
+    """Read a layer once and take its inner products.
+
+    Memory holds at most 24 n^2 + 16 n ``width`` bytes, and 16 times a row group of a stored layer
+    (4 MiB, or one image where that is more) for Parquet's decoder: nothing grows with n D.
+
+    Args:
+        width: features a block.
+    """
+    n, n_features = layer.shape
+    norms = np.zeros(n)
+    if n_features <= n:
+        features = np.empty((n, n_features), np.float32)
+        for places, rows in layer.blocks():
+            features[places] = rows
+            norms[places] = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
+        return LayerSpan(None, features, norms)
+    products = np.zeros((n, n))
+    for _, block in layer.feature_blocks(width):
+        norms += np.einsum("ij,ij->i", block, block, dtype=np.float64)
+        _add_products(products, block)
+    return LayerSpan(products, None, norms)
+
+
+def _add_products(total: np.ndarray, features: np.ndarray) -> None:
+    """Add (X - mean)(X - mean)^T of float32 (n, block) features, which are overwritten, to ``total``.
+
+    Products of blocks are float32, their sum is float64: eigenvalues are right to about 1e-7 of the
+    largest one.
+    """
+    features -= features.mean(axis=0, dtype=np.float64).astype(np.float32)
+    # Squares of large activations leave float32, so the product is taken at a scale near 1; a power
+    # of two, which rounds nothing.
+    exponent = int(np.frexp(max(float(features.max()), -float(features.min())))[1])
+    np.ldexp(features, -exponent, out=features)
+    # A power of two is exact, and a product sooner than ldexp.
+    total += (features @ features.T) * np.float64(2.0) ** (2 * exponent)
+
+
+def centred(products: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """Inner products (n, n) around the mean of the images ``train`` instead of any other point."""
+    toward = products[:, train].mean(axis=1)
+    moved: np.ndarray = products - toward[:, None]
+    moved -= toward - toward[train].mean()
+    return moved

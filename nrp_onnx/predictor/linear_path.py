@@ -1,0 +1,103 @@
+"""A linear path from all layers to the rates, beside the NRP network: ridge regression in closed form.
+
+Its weights are kept as those of the training images (the dual form), so that they cost nothing
+however many features there are, and become weights of features on export alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nrp_onnx.activations.layer_activations import LayerActivations
+from nrp_onnx.predictor.basis import weights_of_features
+from nrp_onnx.predictor.cores import one_blas_thread
+from nrp_onnx.predictor.joined_span import JoinedSpan, Spectrum, join_layers
+from nrp_onnx.predictor.layer_span import LayerSpan
+from nrp_onnx.predictor.missing import response_patterns
+from nrp_onnx.predictor.ridge import Ridge, fit_ridge
+
+
+@dataclass(frozen=True, eq=False)
+class LinearPath:
+    """Ridge regression on joined layers.
+
+    Attributes:
+        rates: its predictions, float64 (n_images, n_sites); NaN for images it was not asked for.
+        weights: of the training images, float64 (n_sites, n_train).
+        at_mean: the rates at the mean of the training images, float64 (n_sites,).
+        scales: for each layer, what its activations were divided by.
+        train: places of the training images.
+    """
+
+    rates: np.ndarray
+    weights: np.ndarray
+    at_mean: np.ndarray
+    scales: np.ndarray
+    train: np.ndarray
+
+    @classmethod
+    def empty(cls, joined: JoinedSpan, train: np.ndarray, n_sites: int) -> "LinearPath":
+        """A path whose sites are set later."""
+        return cls(
+            np.full((len(joined.products), n_sites), np.nan),
+            np.zeros((n_sites, len(train))),
+            np.zeros(n_sites),
+            joined.scales,
+            train,
+        )
+
+    def set_sites(
+        self,
+        sites: np.ndarray,
+        rows: np.ndarray,
+        around: JoinedSpan,
+        spectrum: Spectrum,
+        ridge: Ridge,
+        new: np.ndarray,
+    ) -> None:
+        """Take over the ridge regression of some sites, fitted on some of the training images.
+
+        Args:
+            rows: which of the training images.
+            around: the span around their mean.
+            new: places of the spectrum's new images.
+        """
+        # X^T U S^-1 are the directions, so that X^T (U turned) are the weights of the features.
+        weights = spectrum.left @ ridge.turned
+        self.weights[np.ix_(sites, rows)] = weights.T
+        self.rates[np.ix_(new, sites)] = ridge.predict(spectrum)
+        toward = around.products[np.ix_(self.train, self.train[rows])].mean(axis=0)
+        self.at_mean[sites] = ridge.mean + toward @ weights
+
+    def fold(self, place: int, activations: LayerActivations) -> tuple[np.ndarray, np.ndarray]:
+        """Weights on a layer's activations less the mean of the training images, and this mean.
+
+        Args:
+            place: of the layer among those of the path.
+
+        Returns:
+            float64 (n_sites, D) and (D,).
+        """
+        return weights_of_features(self.weights / self.scales[place] ** 2, self.train, activations)
+
+
+def fit_linear_path(
+    layers: Sequence[LayerSpan], y: np.ndarray, train: np.ndarray, new: np.ndarray
+) -> LinearPath:
+    """Fit ridge, alpha per site by leave-one-out, as the baseline of that name does.
+
+    Args:
+        layers: in which the training images differ; at least one.
+        y: float64 (n_train, n_sites), NaN = missing.
+        train, new: places of images.
+    """
+    joined = join_layers(layers, train)
+    path = LinearPath.empty(joined, train, y.shape[1])
+    for rows, sites in response_patterns(~np.isnan(y)):
+        around = joined.around(train[rows])
+        with one_blas_thread():
+            spectrum = around.spectrum(train[rows], new)
+            ridge = fit_ridge(spectrum, y[np.ix_(rows, sites)])
+        path.set_sites(sites, rows, around, spectrum, ridge, new)
+    return path

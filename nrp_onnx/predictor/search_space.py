@@ -1,0 +1,135 @@
+"""Which heads a search trains: a grid, and layer sets that are fixed or grown step by step."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from itertools import product
+from typing import Any
+
+from nrp_onnx.predictor.job import HeadConfig, Job, TrainingPlan
+
+#: What ``layers`` of a search may name.
+LAYER_SETS = ("all", "each", "greedy")
+LayerSet = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """A grid of heads; every combination is trained.
+
+    Attributes:
+        layers: which sets of the candidate layers are tried: ``all`` together, ``each`` alone, and
+            ``greedy`` forward selection: from the best layer on, the layer is added that lowers the
+            validation error most, as long as one lowers it.
+        sizes: pairs of the units of NRP-L1 (for each layer) and NRP-L2.
+        learning_rates, dropouts, weight_decays, losses, input_noises: see `HeadConfig`.
+        seeds: how often each is trained, from other initial weights and in another order.
+        directions: of each layer, no more than these are seen by the heads, those of most variance;
+            None: all that the training images span.
+        members: so many heads of the chosen kind are trained again on fit and validation images
+            together and averaged; 0: the one head of least validation error is taken as it is.
+        linear_shares: which shares of the linear path (ridge regression) are tried.
+    """
+
+    layers: tuple[str, ...] = ("all",)
+    sizes: tuple[tuple[int, int], ...] = ((64, 128),)
+    learning_rates: tuple[float, ...] = (1e-3, 3e-4)
+    dropouts: tuple[float, ...] = (0.0,)
+    weight_decays: tuple[float, ...] = (0.0,)
+    losses: tuple[str, ...] = ("mse",)
+    input_noises: tuple[float, ...] = (0.0,)
+    seeds: int = 1
+    directions: int | None = None
+    members: int = 0
+    linear_shares: tuple[float, ...] = (0.0,)
+    plan: TrainingPlan = field(default_factory=TrainingPlan)
+
+    def jobs(self, layer_sets: Iterable[LayerSet], seed: int) -> list[Job]:
+        """Every head on these layers; their seeds count up from ``seed``."""
+        return [
+            Job(HeadConfig(layers, l1, l2, rate, dropout, decay, loss, noise), seed + place)
+            for layers, (l1, l2), rate, dropout, decay, loss, noise, place in product(
+                layer_sets,
+                self.sizes,
+                self.learning_rates,
+                self.dropouts,
+                self.weight_decays,
+                self.losses,
+                self.input_noises,
+                range(self.seeds),
+            )
+        ]
+
+    def next_layer_sets(self, n_layers: int, errors: Mapping[LayerSet, float]) -> list[LayerSet]:
+        """The layer sets to train next; none when the search is over.
+
+        Args:
+            errors: the least validation error of each set that was trained.
+        """
+        singles: list[LayerSet] = [(place,) for place in range(n_layers)]
+        first = [tuple(range(n_layers))] if "all" in self.layers else []
+        if {"each", "greedy"} & set(self.layers):
+            first += [single for single in singles if single not in first]
+        missing = [layers for layers in first if layers not in errors]
+        if missing or "greedy" not in self.layers:
+            return missing
+        chosen = min(singles, key=errors.__getitem__)
+        while len(chosen) < n_layers:
+            wider = [
+                tuple(sorted({*chosen, place})) for place in range(n_layers) if place not in chosen
+            ]
+            missing = [layers for layers in wider if layers not in errors]
+            if missing:
+                return missing
+            best = min(wider, key=errors.__getitem__)
+            if not errors[best] < errors[chosen]:
+                break
+            chosen = best
+        return []
+
+    def to_json(self) -> dict[str, Any]:
+        """All attributes, as JSON gives them back."""
+        content: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return content
+
+    def n_jobs(self, n_layers: int) -> int:
+        """How many heads are trained; with greedy selection, at most."""
+        errors: dict[LayerSet, float] = {}
+        while layer_sets := self.next_layer_sets(n_layers, errors):
+            # Each step lowers the error, so that none is left out.
+            errors |= dict.fromkeys(layer_sets, -float(len(errors)))
+        return len(self.jobs(errors, 0))
+
+
+#: ``paper`` is the kind of grid that the paper searches; ``quick`` is for a first look and for CI.
+PRESETS = {
+    "paper": SearchSpace(layers=("all", "each"), sizes=((64, 128), (256, 256))),
+    "quick": SearchSpace(directions=128, plan=TrainingPlan(max_epochs=40, patience=6)),
+    "default": SearchSpace(
+        sizes=((128, 256),),
+        learning_rates=(1e-3,),
+        dropouts=(0.1, 0.3),
+        weight_decays=(0.01,),
+        losses=("mae",),
+        seeds=4,
+        directions=256,
+        members=8,
+        linear_shares=(0.0, 0.25, 0.5, 0.75),
+        plan=TrainingPlan(max_epochs=40, max_steps=900, patience=40, schedule="cosine"),
+    ),
+    "thorough": SearchSpace(
+        layers=("all", "greedy"),
+        sizes=((128, 256), (256, 512)),
+        learning_rates=(1e-3, 5e-4),
+        dropouts=(0.1, 0.3, 0.5),
+        weight_decays=(0.01,),
+        losses=("mae", "huber"),
+        seeds=3,
+        directions=512,
+        members=16,
+        linear_shares=(0.0, 0.25, 0.5, 0.75),
+        plan=TrainingPlan(
+            max_epochs=80, max_steps=3200, patience=80, halving=True, schedule="cosine"
+        ),
+    ),
+}

@@ -1,0 +1,86 @@
+"""How well a site's responses repeat: the ceiling of what a model can explain of them."""
+
+import numpy as np
+import scipy.sparse
+from sklearn.model_selection import ShuffleSplit
+
+from nrp_onnx.correlation import pearson_r
+from nrp_onnx.recordings.types import Recordings
+
+N_SPLITS = 20
+_SITES_A_BLOCK = 32
+
+
+def split_half_reliability(
+    recordings: Recordings, seed: int = 0, n_splits: int = N_SPLITS
+) -> np.ndarray:
+    """Split-half reliability of the responses averaged over all repetitions.
+
+    The repetitions are split at random in halves, the same for all stimuli, as Brain-Score splits
+    them (Schrimpf et al. 2018); the responses are averaged within each half. With r the correlation
+    of both halves over the stimuli, the averages over all repetitions have the reliability
+
+        2 r / (1 + r)
+
+    (Spearman 1910, Brown 1910). It estimates which share of the variance of these averages comes
+    from the stimuli, so its square root is the correlation that a perfect predictor reaches. A
+    stimulus that one half lacks counts in the other splits only; where sites or stimuli differ in
+    their number of repetitions, halves are uneven and the reliability is a little underestimated.
+
+    Args:
+        seed: of the splits.
+        n_splits: how many there are.
+
+    Returns:
+        float64 array of shape (n_splits, n_sites); NaN where fewer than three stimuli have responses
+        in both halves, or a site's responses never vary.
+    """
+    numbers, number_of_row = np.unique(recordings.repetition, return_inverse=True)
+    reliability = np.full((n_splits, recordings.n_sites), np.nan)
+    if len(numbers) < 2:
+        return reliability
+    splitter = ShuffleSplit(n_splits, train_size=0.5, random_state=seed)
+    halves = [np.isin(number_of_row, first) for first, _ in splitter.split(numbers)]
+    sums_of_all_and_halves = scipy.sparse.vstack(
+        [_sum_of(recordings, rows) for rows in (np.ones(len(number_of_row), bool), *halves)],
+        format="csr",
+    )
+    shape = (1 + n_splits, recordings.n_stimuli, -1)
+    for start in range(0, recordings.n_sites, _SITES_A_BLOCK):
+        block = slice(start, start + _SITES_A_BLOCK)
+        responses = recordings.responses[:, block].astype(np.float64)
+        there = ~np.isnan(responses)
+        responses[~there] = 0
+        if there.all():
+            there = there[:, :1]  # one count does for all sites
+        sums = (sums_of_all_and_halves @ responses).reshape(shape)
+        counts = (sums_of_all_and_halves @ there.astype(np.float64)).reshape(shape)
+        first = _mean(sums[1:], counts[1:])
+        second = _mean(sums[:1] - sums[1:], counts[:1] - counts[1:])
+        r = pearson_r(first, second)
+        np.divide(2 * r, 1 + r, out=reliability[:, block], where=r > -1)
+    return reliability
+
+
+def site_reliability(recordings: Recordings, seed: int = 0) -> np.ndarray:
+    """The split-half reliability of each site, averaged over splits: float64 (n_sites,), or NaN."""
+    per_split = split_half_reliability(recordings, seed)
+    n = (~np.isnan(per_split)).sum(axis=0)
+    mean = np.full(recordings.n_sites, np.nan)
+    np.divide(np.nansum(per_split, axis=0), n, out=mean, where=n > 0)
+    return mean
+
+
+def _sum_of(recordings: Recordings, rows: np.ndarray) -> scipy.sparse.csr_array:
+    """The matrix that adds up some presentations by stimulus, (n_stimuli, n_presentations)."""
+    places = np.flatnonzero(rows)
+    return scipy.sparse.csr_array(
+        (np.ones(len(places)), (recordings.presentation_stimulus[places], places)),
+        shape=(recordings.n_stimuli, len(rows)),
+    )
+
+
+def _mean(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    mean = np.full(sums.shape, np.nan)
+    np.divide(sums, counts, out=mean, where=np.broadcast_to(counts > 0, sums.shape))
+    return mean

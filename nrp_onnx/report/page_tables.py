@@ -1,0 +1,172 @@
+"""The tables of a page, as cells that sort by their values."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from nrp_onnx.report.predictor_names import best_baseline, predictor_name
+from nrp_onnx.report.run_words import error_units, is_simulated, model_name
+from nrp_onnx.scoring.finished_run import FinishedRun
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell: its text, and by what its column sorts (a number, or None for words and gaps)."""
+
+    text: str
+    value: float | None = None
+    strong: bool = False
+
+
+@dataclass(frozen=True)
+class PageTable:
+    """A table: headings (with a flag for columns of numbers), rows, what it shows."""
+
+    caption: str
+    headings: list[tuple[str, bool]]
+    rows: list[list[Cell]]
+
+
+def number(value: float | None, form: str = ".3f", strong: bool = False) -> Cell:
+    """A number; a dash where it cannot be computed."""
+    if value is None:
+        return Cell("–", strong=strong)
+    return Cell(format(value, form).replace("-", "−"), float(value), strong)
+
+
+def interval(bounds: list[float], form: str = ".3f") -> Cell:
+    """An interval, sorted by its lower end."""
+    low, high = (number(bound, form).text for bound in bounds)
+    return Cell(f"{low} to {high}", float(bounds[0]))
+
+
+def with_interval(value: float, bounds: list[float], form: str = ".3f") -> Cell:
+    """A number with its interval behind it, sorted by the number."""
+    return Cell(f"{number(value, form).text} ({interval(bounds, form).text})", float(value))
+
+
+def predictors_table(run: FinishedRun) -> PageTable:
+    """Every predictor of every region; columns that the run does not have are left out."""
+    regions = run.result["regions"]
+    every = [numbers for found in regions.values() for numbers in found["predictors"].values()]
+    explained = any(numbers.get("explainable_removed") is not None for numbers in every)
+    compared = any(found.get("comparisons") for found in regions.values())
+    headings = [("Region", False), ("Predictor", False), ("Error", True), ("95 % interval", True)]
+    headings += [("Explained", True)] * explained + [("R²", True), ("r", True)]
+    headings += [("Head less it, 95 % interval", True), ("Head better at", True)] * compared
+    rows = []
+    for region, found in regions.items():
+        for name, numbers in found["predictors"].items():
+            strong = name == "nrp"
+            row = [
+                Cell(region, strong=strong),
+                Cell(predictor_name(name), strong=strong),
+                number(numbers["mae"], strong=strong),
+                interval(numbers["mae_ci95"]),
+            ]
+            if explained:
+                row.append(number(numbers.get("explainable_removed"), ".0%"))
+            row += [number(numbers["r2"]), number(numbers["pearson_r"])]
+            if compared:
+                row += _compared((found.get("comparisons") or {}).get(name))
+            rows.append(row)
+    caption = (
+        f"Mean absolute error in {error_units(run)}, on held-out images; R² and r are medians over sites."
+        + " Explained: of the error between the mean response and the noise floor, the share removed."
+        * explained
+    )
+    return PageTable(caption, headings, rows)
+
+
+def chosen_heads_table(run: FinishedRun) -> PageTable | None:
+    """The head that the search chose in each fold; None if the run does not say."""
+    best = run.result["search"].get("best") or []
+    if not best:
+        return None
+    shares = [
+        region for region in run.result["regions"] if region in (best[0].get("linear_share") or {})
+    ]
+    headings = [("Fold", True), ("Layers", False), ("L1", True), ("L2", True)]
+    headings += [("Learning rate", True), ("Validation error", True), ("Epoch", True)]
+    headings += [(f"Linear share, {region}", True) for region in shares]
+    rows = [
+        [
+            number(record["fold"], "d"),
+            Cell(", ".join(record["layers"])),
+            number(record["l1"], "d"),
+            number(record["l2"], "d"),
+            number(record["learning_rate"], "g"),
+            number(record["validation_mae"]),
+            number(record["epochs"], "d"),
+            *(number(record["linear_share"][region], ".0%") for region in shares),
+        ]
+        for record in best
+    ]
+    caption = "The head that had the lowest validation error in each fold." + (
+        " Linear share: how much of the prediction the linear path beside the heads makes."
+        * bool(shares)
+    )
+    return PageTable(caption, headings, rows)
+
+
+def layers_table(run: FinishedRun) -> PageTable:
+    """The layers that the score used."""
+    return PageTable(
+        "Layers of the backbone that the predictors see, from the image inwards.",
+        [("Layer", False), ("Shape", False), ("Reduction", False), ("Features", True)],
+        [
+            [
+                Cell(layer["name"]),
+                Cell(" × ".join(map(str, layer["shape"])) or "?"),
+                Cell(layer["reduction"]),
+                number(layer["n_features"], ",d"),
+            ]
+            for layer in run.result["model"]["layers"]
+        ],
+    )
+
+
+def comparison_table(runs: list[FinishedRun]) -> PageTable:
+    """All runs side by side, lowest NRP-error first."""
+    regions = list(dict.fromkeys(region for run in runs for region in run.result["regions"]))
+    headings = [("Model", False), ("Run", False), ("Recordings", False), ("Parameters", True)]
+    headings.append(("NRP-error", True))
+    for region in regions:
+        headings += [(f"{region}, 95 % interval", True), (f"{region}, best baseline", True)]
+    rows = []
+    for run in sorted(runs, key=lambda run: float(run.result["nrp_error"])):
+        result = run.result
+        simulated = " (SIMULATED)" if is_simulated(run) else ""
+        row = [
+            Cell(model_name(run), strong=True),
+            Cell(run.folder.name),
+            Cell(result["recordings"]["name"] + simulated),
+            number(result["model"]["n_parameters"], ",d"),
+            number(result["nrp_error"], strong=True),
+        ]
+        for region in regions:
+            row += _of_region(result["regions"].get(region))
+        rows.append(row)
+    units = ", ".join(dict.fromkeys(error_units(run) for run in runs))
+    return PageTable(f"NRP-error in {units}; lower is better.", headings, rows)
+
+
+def _compared(paired: dict[str, Any] | None) -> list[Cell]:
+    if paired is None:
+        return [Cell("")] * 2
+    return [
+        with_interval(paired["difference"], paired["ci95"], "+.3f"),
+        Cell(
+            f"{paired['wins']} of {paired['n_sites']}", paired["wins"] / max(paired["n_sites"], 1)
+        ),
+    ]
+
+
+def _of_region(found: dict[str, Any] | None) -> list[Cell]:
+    if found is None:
+        return [number(None)] * 2
+    best = best_baseline(found["predictors"])
+    mae = None if best is None else found["predictors"][best]["mae"]
+    return [
+        with_interval(found["nrp_error"]["value"], found["nrp_error"]["ci95"]),
+        number(None) if best is None else Cell(f"{mae:.3f} ({predictor_name(best)})", mae),
+    ]

@@ -1,0 +1,118 @@
+"""Names beside the points of a scatter plot that overlap nothing, where there is room for that."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from nrp_onnx.report.style import MUTED
+
+Bar = tuple[tuple[float, float], tuple[float, float]]
+
+#: Where a name is tried: so far from its point, in points of typography, in so many directions.
+_DISTANCES = (6.0, 10.0, 16.0, 24.0, 34.0, 46.0, 60.0)
+_DIRECTIONS = 24
+#: A name this far from its point is joined to it by a line.
+_LINE_FROM = 12.0
+_MARKER, _BAR, _GAP = 5.0, 1.0, 1.5
+_SWEEPS = 4
+#: Costs of a place, beside its distance: of each bar that is covered; of each name or point, or of
+#: leaving the panel.
+_COVERS_BAR, _COVERS_NAME = 40.0, 1000.0
+
+
+def label_points(
+    axes: Axes, points: Sequence[tuple[float, float, str]], bars: Sequence[Bar] = ()
+) -> None:
+    """Write names beside points (x, y, name), clear of each other, of the points and of bars.
+
+    Places around each point are tried, near ones first; names are moved in turn until none finds a
+    better place. To be called when limits and all else of the panel are set.
+
+    Args:
+        bars: lines along an axis (from, to), each (x, y), such as intervals.
+    """
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()  # the layout decides where points are
+    scale = figure.dpi / 72
+    texts = [
+        axes.annotate(
+            name, (x, y), ha="center", va="center", fontsize="small", zorder=6, xytext=(0, 0),
+            textcoords="offset points",
+        )
+        for x, y, name in points
+    ]  # fmt: skip
+    sizes = [text.get_window_extent() for text in texts]
+    size = np.array([[box.width, box.height] for box in sizes]) / scale + 2 * _GAP
+    place = axes.transData.transform([(x, y) for x, y, _ in points]) / scale
+    inside = axes.get_window_extent()
+    frame = np.array([inside.x0, inside.y0, inside.x1, inside.y1]) / scale
+    obstacles = _boxes(place, np.full((len(place), 2), _MARKER * 2))
+    lines = _bar_boxes(axes, bars, scale)
+    offsets = [_offsets(of) for of in size]
+    chosen = [of[0] for of in offsets]
+    for _ in range(_SWEEPS):
+        for i, tried in enumerate(offsets):
+            boxes = _boxes(place[i] + tried[:, :2], np.broadcast_to(size[i], (len(tried), 2)))
+            others = [j for j in range(len(points)) if j != i]
+            at = np.array([chosen[j][:2] for j in others]).reshape(-1, 2)
+            names = _boxes(place[others] + at, size[others])
+            left = (boxes[:, :2] < frame[:2]).any(axis=1) | (boxes[:, 2:] > frame[2:]).any(axis=1)
+            cost = tried[:, 2] + _COVERS_BAR * _covered(boxes, lines)
+            cost += _COVERS_NAME * (_covered(boxes, names) + _covered(boxes, obstacles) + left)
+            cost += _COVERS_BAR * _crossed(place[i], tried[:, :2], obstacles[others])
+            chosen[i] = tried[int(np.argmin(cost))]
+    for text, (x, y, distance), of in zip(texts, chosen, size, strict=True):
+        text.set_position((float(x), float(y)))
+        if distance > _LINE_FROM:
+            near = (float(np.clip(0, x - of[0] / 2, x + of[0] / 2)),
+                    float(np.clip(0, y - of[1] / 2, y + of[1] / 2)))  # fmt: skip
+            axes.annotate(
+                "", text.xy, near, xycoords="data", textcoords="offset points", zorder=5,
+                arrowprops={"arrowstyle": "-", "color": MUTED, "linewidth": 0.6, "shrinkA": 0,
+                            "shrinkB": 3},
+            )  # fmt: skip
+
+
+def _offsets(size: np.ndarray) -> np.ndarray:
+    """Places of a name of this size around its point: float array (n, 3) of x, y, distance."""
+    angles = np.arange(_DIRECTIONS) * 2 * np.pi / _DIRECTIONS
+    towards = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    return np.concatenate(
+        [
+            np.column_stack([towards * (distance + size / 2), np.full(_DIRECTIONS, distance)])
+            for distance in _DISTANCES
+        ]
+    )
+
+
+def _boxes(centres: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Corners (n, 4): left, bottom, right, top."""
+    return np.concatenate([centres - sizes / 2, centres + sizes / 2], axis=1)
+
+
+def _bar_boxes(axes: Axes, bars: Sequence[Bar], scale: float) -> np.ndarray:
+    if not bars:
+        return np.empty((0, 4))
+    ends = axes.transData.transform(np.array(bars, float).reshape(-1, 2)).reshape(-1, 2, 2) / scale
+    low, high = ends.min(axis=1) - _BAR, ends.max(axis=1) + _BAR
+    return np.concatenate([low, high], axis=1)
+
+
+def _crossed(point: np.ndarray, offsets: np.ndarray, obstacles: np.ndarray) -> np.ndarray:
+    """How many obstacles lie between a point and each place of its name, int array (n,)."""
+    steps = np.linspace(0, 1, 12)[:, None, None]
+    along = point + steps * offsets
+    inside = (along[:, :, None] > obstacles[:, :2]) & (along[:, :, None] < obstacles[:, 2:])
+    crossed: np.ndarray = inside.all(axis=3).any(axis=0).sum(axis=1)
+    return crossed
+
+
+def _covered(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """How many of the others each box overlaps, int array (n,)."""
+    apart = (boxes[:, None, :2] >= others[None, :, 2:]) | (
+        boxes[:, None, 2:] <= others[None, :, :2]
+    )
+    overlaps: np.ndarray = (~apart.any(axis=2)).sum(axis=1)
+    return overlaps

@@ -1,0 +1,144 @@
+"""Table 1 and Figures 2A to 2C of the paper: several networks on one set of recordings."""
+
+import importlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from nrp_onnx.errors import OptionError
+from nrp_onnx.files import write_json
+from nrp_onnx.notes import Notes
+from nrp_onnx.recordings import Recordings
+from nrp_onnx.report.study_figures import save_study_figure
+from nrp_onnx.report.table1_figures import table1_figures
+from nrp_onnx.scoring.pipeline import ScoreOptions
+from nrp_onnx.studies.records import record_of, study_facts, write_csv
+from nrp_onnx.studies.scored_models import StudiedModel, given_models, score_models
+
+WEIGHTS = ("imagenet", "none")
+
+
+def study_table1(
+    files: Sequence[Path],
+    recordings: Recordings,
+    out: Path,
+    options: ScoreOptions,
+    weights: str = "imagenet",
+) -> dict[str, Any]:
+    """Score the paper's eight networks, or others, with one protocol.
+
+    Runs are in ``out/runs``; finished ones are taken as they are.
+
+    Args:
+        files: ONNX backbones; empty: the paper's networks, which are converted into ``out/models``
+            when they are not there.
+        weights: of the paper's networks: ``imagenet``, which are downloaded, or ``none``, random
+            ones from the seed.
+
+    Returns:
+        The content of table1.json: a record a network, with ``paper`` where it is one of the
+        paper's, and ``rank_correlation`` of NRP-error and Top-1.
+
+    Raises:
+        OptionError: if two files have one name, or there are no such weights.
+        ModelError: at the end, if a network was not converted or scored.
+    """
+    if weights not in WEIGHTS:
+        raise OptionError(
+            "no such weights", where="--weights", expected=" or ".join(WEIGHTS), found=repr(weights)
+        )
+    if files:
+        models = given_models(files, options)
+    else:
+        models = [
+            StudiedModel(
+                network.name,
+                partial(_converted, network, out / "models", weights, options),
+                options,
+            )
+            for network in _paper_networks()
+        ]
+    scored = score_models(models, recordings, out / "runs")
+    if not scored.results:
+        scored.check(out)
+    records = []
+    for name, result in scored.results.items():
+        record = record_of(name, result, options.seed)
+        records.append({**record, "paper": _paper_of(result)})
+    study = {
+        **study_facts("table1", scored.results),
+        "models": records,
+        "rank_correlation": _rank_correlation(records),
+        "failed": scored.failed,
+    }
+    write_json(out / "table1.json", study)
+    write_csv(out / "table1.csv", records)
+    for figure in table1_figures(study):
+        save_study_figure(figure, out)
+    scored.check(out)
+    return study
+
+
+def _paper_networks() -> Sequence[Any]:
+    # Converters are plug-ins: core code reaches them by name only.
+    networks: Sequence[Any] = importlib.import_module(
+        "nrp_onnx.converters.paper_networks"
+    ).PAPER_NETWORKS
+    return networks
+
+
+@contextmanager
+def _converted(network: Any, folder: Path, weights: str, options: ScoreOptions) -> Iterator[Path]:
+    """The network's file, made unless it is there."""
+    request = importlib.import_module("nrp_onnx.converters.request").Request(
+        weights="none" if weights == "none" else None, seed=options.seed, notes=Notes()
+    )
+    conversion = importlib.import_module("nrp_onnx.converters.paper_conversion")
+    (path,) = conversion.convert_paper_networks(
+        folder, request, networks=[network], say=Notes().say
+    )
+    yield path
+
+
+def _paper_of(result: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the paper says of a network; None for one that is not of the paper, or was pruned."""
+    source = result["model"]["source"] or {}
+    for network in _paper_networks():
+        if source.get("spec") == network.spec and "pruning" not in source:
+            return {
+                "n_parameters": network.n_parameters_in_paper or network.n_parameters,
+                "top1": network.top1,
+                "top5": network.top5,
+                "nrp_error": network.nrp_error,
+            }
+    return None
+
+
+def _rank_correlation(records: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Spearman's correlation of NRP-error and Top-1 over the networks that have both.
+
+    Returns:
+        ``rho``, ``p`` (two-sided, by permutation: exact up to 8 networks) and ``n``; None for fewer
+        than three networks, or where one is the same for all.
+    """
+    pairs = [(of["nrp_error"], of["paper"]["top1"]) for of in records if of["paper"] is not None]
+    if len(pairs) < 3 or any(len(set(values)) == 1 for values in zip(*pairs, strict=True)):
+        return None
+    errors, top1 = np.array(pairs).T
+
+    def rho(permuted: np.ndarray) -> float:
+        return float(stats.spearmanr(permuted, top1).statistic)
+
+    test = stats.permutation_test(
+        (errors,),
+        rho,
+        permutation_type="pairings",
+        n_resamples=50_000,
+        rng=np.random.default_rng(0),
+    )
+    return {"rho": float(test.statistic), "p": float(test.pvalue), "n": len(pairs)}
