@@ -12,6 +12,7 @@ import typer
 from nrp_onnx.cli_compare import compare_command
 from nrp_onnx.cli_convert import convert_command
 from nrp_onnx.cli_extract import doctor_command, extract_command
+from nrp_onnx.cli_options import AsJson, Device, Layers, Preprocess, Reduce, SkipBadStimuli
 from nrp_onnx.cli_prune import prune_command
 from nrp_onnx.cli_recordings import recordings_app
 from nrp_onnx.cli_report import report_command
@@ -35,10 +36,6 @@ app.command("prune")(prune_command)
 app.command("compare")(compare_command)
 
 Model = Annotated[Path, typer.Argument(help="An ONNX backbone.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
-Device = Annotated[
-    str, typer.Option(help="auto, cpu, cuda or tensorrt (an error where it does not work).")
-]
 
 
 @app.command()
@@ -55,20 +52,9 @@ def score(
         Path | None,
         typer.Option("-o", "--out", help="Output folder. [default: runs/MODEL-RECORDINGS]"),
     ] = None,
-    layers: Annotated[str, typer.Option(help="auto, or names with commas.")] = "auto",
-    reduce: Annotated[
-        str,
-        typer.Option(
-            help="auto, none, avgpool:K, mean, cls, sketch:D, pca:K, or rules a layer: "
-            "'layer4*=avgpool:2,fc=none'."
-        ),
-    ] = "auto",
-    preprocess: Annotated[
-        str | None,
-        typer.Option(
-            help="imagenet, tf, caffe, raw or a JSON file. [default: the model's, else imagenet]"
-        ),
-    ] = None,
+    layers: Layers = "auto",
+    reduce: Reduce = "auto",
+    preprocess: Preprocess = None,
     visual_degrees: Annotated[
         float | None,
         typer.Option(
@@ -90,9 +76,7 @@ def score(
     folds: Annotated[int, typer.Option(help="Outer folds over the images, for k-fold.")] = 5,
     seed: Annotated[int, typer.Option(help="Of folds, weights and bootstrap.")] = 0,
     device: Device = "auto",
-    skip_bad_stimuli: Annotated[
-        bool, typer.Option(help="Leave out images that do not open, instead of failing.")
-    ] = False,
+    skip_bad_stimuli: SkipBadStimuli = False,
     overwrite: Annotated[
         bool, typer.Option(help="Replace another run; activations and trials that fit are kept.")
     ] = False,

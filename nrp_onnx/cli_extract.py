@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from nrp_onnx.cli_options import AsJson, Device, Layers, Preprocess, Reduce, SkipBadStimuli
 from nrp_onnx.errors import OptionError
 
 
@@ -19,30 +20,15 @@ def extract_command(
         str | None,
         typer.Option(help="A recordings folder, a name from `recordings list`, or simulated."),
     ] = None,
-    layers: Annotated[str, typer.Option(help="auto, or names with commas.")] = "auto",
-    reduce: Annotated[
-        str,
-        typer.Option(
-            help="auto, none, avgpool:K, mean, cls, sketch:D, pca:K, or rules a layer: "
-            "'layer4*=avgpool:2,fc=none'."
-        ),
-    ] = "auto",
-    preprocess: Annotated[
-        str | None,
-        typer.Option(
-            help="imagenet, tf, caffe, raw or a JSON file. [default: the model's, else imagenet]"
-        ),
-    ] = None,
-    device: Annotated[
-        str, typer.Option(help="auto, cpu, cuda or tensorrt (an error where it does not work).")
-    ] = "auto",
-    skip_bad_stimuli: Annotated[
-        bool, typer.Option(help="Leave out images that do not open, instead of failing.")
-    ] = False,
+    layers: Layers = "auto",
+    reduce: Reduce = "auto",
+    preprocess: Preprocess = None,
+    device: Device = "auto",
+    skip_bad_stimuli: SkipBadStimuli = False,
     overwrite: Annotated[
         bool, typer.Option(help="Take the place of other activations in the folder.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write the activations of images, one Parquet file a layer; killed, it goes on when run again.
 
@@ -74,7 +60,7 @@ def extract_command(
 
 
 def doctor_command(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Print what is here: versions, devices and why one does not work, cores, memory, disk.
 
