@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # An unreachable index costs a warning; pip then takes the build that it finds elsewhere.
 TORCH_FROM := $(if $(shell command -v nvidia-smi),,--retries 1 --extra-index-url https://download.pytorch.org/whl/cpu)
 
-.PHONY: demo test test-jax lint clean
+.PHONY: demo test test-jax lint bench clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python -m nrp_onnx demo -o demo
@@ -26,6 +26,11 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# On a machine that does nothing else: the small pieces, then whole extractions beside what limits them.
+bench: $(VENV)/.dev
+	$(BIN)/python -m pytest benchmarks/test_pieces.py --benchmark-only
+	$(BIN)/python benchmarks/extraction.py --scale
 
 $(VENV)/.runtime: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -11,6 +11,8 @@ import typer
 
 from nrp_onnx.cli_compare import compare_command
 from nrp_onnx.cli_convert import convert_command
+from nrp_onnx.cli_extract import doctor_command, extract_command
+from nrp_onnx.cli_options import AsJson, Device, Layers, Preprocess, Reduce, SkipBadStimuli
 from nrp_onnx.cli_prune import prune_command
 from nrp_onnx.cli_recordings import recordings_app
 from nrp_onnx.cli_report import report_command
@@ -27,13 +29,13 @@ app = typer.Typer(
 app.add_typer(recordings_app, name="recordings")
 app.add_typer(study_app, name="study")
 app.command("convert")(convert_command)
+app.command("extract")(extract_command)
+app.command("doctor")(doctor_command)
 app.command("report")(report_command)
 app.command("prune")(prune_command)
 app.command("compare")(compare_command)
 
 Model = Annotated[Path, typer.Argument(help="An ONNX backbone.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda (an error where it does not work).")]
 
 
 @app.command()
@@ -50,14 +52,9 @@ def score(
         Path | None,
         typer.Option("-o", "--out", help="Output folder. [default: runs/MODEL-RECORDINGS]"),
     ] = None,
-    layers: Annotated[str, typer.Option(help="auto, or names with commas.")] = "auto",
-    reduce: Annotated[str, typer.Option(help="auto, none, avgpool:K or mean.")] = "auto",
-    preprocess: Annotated[
-        str | None,
-        typer.Option(
-            help="imagenet, tf, caffe, raw or a JSON file. [default: the model's, else imagenet]"
-        ),
-    ] = None,
+    layers: Layers = "auto",
+    reduce: Reduce = "auto",
+    preprocess: Preprocess = None,
     visual_degrees: Annotated[
         float | None,
         typer.Option(
@@ -79,6 +76,7 @@ def score(
     folds: Annotated[int, typer.Option(help="Outer folds over the images, for k-fold.")] = 5,
     seed: Annotated[int, typer.Option(help="Of folds, weights and bootstrap.")] = 0,
     device: Device = "auto",
+    skip_bad_stimuli: SkipBadStimuli = False,
     overwrite: Annotated[
         bool, typer.Option(help="Replace another run; activations and trials that fit are kept.")
     ] = False,
@@ -106,6 +104,7 @@ def score(
         folds=folds,
         seed=seed,
         device=device,
+        skip_bad_stimuli=skip_bad_stimuli,
         overwrite=overwrite,
         report=report,
     )

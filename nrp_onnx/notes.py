@@ -15,4 +15,8 @@ class Notes:
         """Log ``text`` as a warning of the logger ``nrp_onnx`` and keep it; once each."""
         if text not in self.said:
             self.said.append(text)
-            logger.warning(text)
+            self.log(text)
+
+    def log(self, text: str) -> None:
+        """Log ``text`` only: what is no choice, such as sizes and times of this machine."""
+        logger.warning(text)

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nrp_onnx.activations.images import image_batches
+from nrp_onnx.activations.images import DecodedImages, of_one_size
 from nrp_onnx.activations.session import open_session
 from nrp_onnx.backbone.feature_graph import IMAGES
 from nrp_onnx.backbone.model import read_onnx
@@ -50,10 +50,15 @@ def predict(
             fix="Give the predictor.onnx that nrp-onnx score made.",
         )
     batch = given.shape[0] if isinstance(given.shape[0], int) else _BATCH
-    rates = [
-        session.run([RATES], {IMAGES: pixels})[0] for _, pixels in image_batches(images, batch)
-    ]
-    facts = {"sites": json.loads(metadata[SITES_KEY]), "units": metadata[UNITS_KEY]}
+    sites = json.loads(metadata[SITES_KEY])
+    rates: list[np.ndarray] = []
+    with DecodedImages(images) as decoded:
+        while taken := decoded.take(batch):
+            block = np.empty((len(taken), len(sites)), np.float32)
+            for places, pixels in of_one_size([image for _, image in taken]):
+                block[places] = session.run([RATES], {IMAGES: pixels})[0]
+            rates.append(block)
+    facts = {"sites": sites, "units": metadata[UNITS_KEY]}
     return np.concatenate(rates), facts
 
 

@@ -16,8 +16,11 @@ from rich.progress import (
 
 
 @contextmanager
-def progress_bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
+def progress_bar(description: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
     """Show a bar on stderr while the block runs.
+
+    Args:
+        done: how many steps of ``total`` were made before.
 
     Yields:
         A function that advances the bar by the number of steps it is given; any thread may call it.
@@ -29,7 +32,7 @@ def progress_bar(description: str, total: int) -> Iterator[Callable[[int], None]
         TimeRemainingColumn(),
         console=Console(stderr=True),
     ) as bar:
-        task = bar.add_task(description, total=total)
+        task = bar.add_task(description, total=total, completed=done)
         yield lambda steps: bar.advance(task, steps)
 
 

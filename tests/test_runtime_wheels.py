@@ -5,7 +5,7 @@ from importlib.metadata import PackageNotFoundError
 import onnxruntime as ort
 import pytest
 
-from nrp_onnx.activations import session
+from nrp_onnx.activations import gpu, session
 from nrp_onnx.activations.runtime_wheels import wheels_clash
 from nrp_onnx.errors import DeviceError
 from nrp_onnx.notes import Notes
@@ -31,7 +31,7 @@ def test_both_wheels_are_a_clash(installed: dict[str, str], clash):
 
 @pytest.mark.parametrize("clash", [True, False])
 def test_the_error_without_a_cuda_provider_names_the_clash(monkeypatch, clash):
-    monkeypatch.setattr(session, "wheels_clash", lambda: clash)
+    monkeypatch.setattr(gpu, "wheels_clash", lambda: clash)
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(DeviceError) as caught:
         session.open_session(b"", "cuda", Notes(), "model.onnx")

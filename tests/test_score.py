@@ -252,7 +252,7 @@ def test_bad_input_is_one_line(model_path: Path, recordings_folder: Path, tmp_pa
         ((model_path, *at, "--preprocess", "vgg"), ["--preprocess", "imagenet", "'vgg'"]),
         ((model_path, *at, "--search", "papre"), ["--search", "paper, quick", "'papre'"]),
         ((model_path, *at, "--folds", "30"), ["--folds", "2 to 10"]),
-        ((model_path, *at, "--device", "tpu"), ["--device", "auto, cpu or cuda"]),
+        ((model_path, *at, "--device", "tpu"), ["--device", "auto, cpu, cuda or tensorrt"]),
         ((model_path, "--recordings", tmp_path / "no"), ["no such recordings"]),
         ((model_path, *at[:2], "-o", taken), ["taken", "something else"]),
         ((model_path, "--frobnicate"), ["--frobnicate"]),
@@ -261,6 +261,31 @@ def test_bad_input_is_one_line(model_path: Path, recordings_folder: Path, tmp_pa
         assert_user_error(nrp_onnx("score", *arguments), *parts)
         assert not (tmp_path / "out" / "result.json").exists()
     assert (taken / "thesis.txt").read_text() == "mine"
+
+
+def test_stimuli_without_an_image_are_left_out_if_asked(
+    model_path: Path, recordings_folder: Path, tmp_path: Path
+) -> None:
+    folder = _damaged(recordings_folder, tmp_path / "recordings", _cut_an_image)
+    given = (
+        "score",
+        model_path,
+        "--recordings",
+        folder,
+        "--search",
+        "quick",
+        "-o",
+        tmp_path / "run",
+    )
+    assert_user_error(nrp_onnx(*given), "im07.png", "--skip-bad-stimuli")
+    run = nrp_onnx(*given, "--skip-bad-stimuli", "--overwrite")
+    assert run.returncode == 0, run.stderr
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["recordings"]["skipped_stimuli"] == ["s7"]
+    assert result["recordings"]["n_stimuli"] == 39
+    assert any("1 images do not open and are left out: s7" in note for note in result["notes"])
+    held_out = pd.read_parquet(tmp_path / "run" / "predictions.parquet")
+    assert set(held_out["stimulus_id"]) == {f"s{i}" for i in range(40) if i != 7}
 
 
 def _damaged(source: Path, folder: Path, damage: Callable[[Path], None]) -> Path:

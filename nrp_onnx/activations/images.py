@@ -1,14 +1,19 @@
-"""Decodes stimuli to uint8 RGB and batches those of one size."""
+"""Decodes stimuli to uint8 RGB in threads, ahead of their use."""
 
+import os
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from types import TracebackType
 
 import numpy as np
 from PIL import Image
 
 from nrp_onnx.errors import RecordingsError
+
+#: A place in a list of image files, and its image as uint8 RGB (height, width, 3).
+PlacedImage = tuple[int, np.ndarray]
 
 
 def decode_image(path: Path) -> np.ndarray:
@@ -19,7 +24,7 @@ def decode_image(path: Path) -> np.ndarray:
     """
     try:
         with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"), np.uint8)
+            return np.asarray(image if image.mode == "RGB" else image.convert("RGB"), np.uint8)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         size = f"{path.stat().st_size} bytes" if path.is_file() else "no file"
         raise RecordingsError(
@@ -30,32 +35,73 @@ def decode_image(path: Path) -> np.ndarray:
         ) from None
 
 
-def image_batches(paths: Sequence[Path], batch_size: int) -> Iterator[tuple[list[int], np.ndarray]]:
-    """Decode images in threads, ahead of their use.
+class DecodedImages:
+    """Images in the order of their files; a context manager.
+
+    At most twice as many as were last asked for are decoded and wait, so that memory stays flat.
+
+    Args:
+        start: the place of the first image to decode.
+        skip_bad: leave out images that do not open, instead of raising.
+
+    Attributes:
+        skipped: places of the images that were left out.
+    """
+
+    def __init__(self, paths: Sequence[Path], start: int = 0, skip_bad: bool = False) -> None:
+        self.skipped: list[int] = []
+        self._paths, self._next, self._skip_bad = paths, start, skip_bad
+        self._waiting: deque[tuple[int, Future[np.ndarray]]] = deque()
+        self._pool = ThreadPoolExecutor(n_cores(), thread_name_prefix="decode")
+
+    def __enter__(self) -> "DecodedImages":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def take(self, count: int) -> list[PlacedImage]:
+        """The next ``count`` images; fewer at the end.
+
+        Raises:
+            RecordingsError: if one does not open and is not to be left out.
+        """
+        taken: list[PlacedImage] = []
+        while len(taken) < count:
+            while len(self._waiting) < 2 * count and self._next < len(self._paths):
+                path = self._paths[self._next]
+                self._waiting.append((self._next, self._pool.submit(decode_image, path)))
+                self._next += 1
+            if not self._waiting:
+                break
+            place, image = self._waiting.popleft()
+            try:
+                taken.append((place, image.result()))
+            except RecordingsError:
+                if not self._skip_bad:
+                    raise
+                self.skipped.append(place)
+        return taken
+
+
+def n_cores() -> int:
+    """Those that this process may use, where the system says so."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def of_one_size(images: Sequence[np.ndarray]) -> Iterator[tuple[list[int], np.ndarray]]:
+    """Stack images of one size.
 
     Yields:
-        Places in ``paths``, and uint8 images of one size, shape (batch, height, width, 3). Images
-        are taken in order; a batch ends early where the size changes.
+        Places in ``images``, and a batch: uint8 (n, height, width, 3).
     """
-    places: list[int] = []
-    images: list[np.ndarray] = []
-    with ThreadPoolExecutor() as pool:
-        for place, image in enumerate(_decoded_ahead(pool, paths, 2 * batch_size)):
-            if images and (len(images) == batch_size or image.shape != images[0].shape):
-                yield places, np.stack(images)
-                places, images = [], []
-            places.append(place)
-            images.append(image)
-    if images:
-        yield places, np.stack(images)
-
-
-def _decoded_ahead(
-    pool: ThreadPoolExecutor, paths: Sequence[Path], ahead: int
-) -> Iterator[np.ndarray]:
-    """Decoded images in order, at most ``ahead`` of them waiting, so that memory stays flat."""
-    todo = iter(paths)
-    waiting = [pool.submit(decode_image, path) for path in islice(todo, ahead)]
-    while waiting:
-        yield waiting.pop(0).result()
-        waiting.extend(pool.submit(decode_image, path) for path in islice(todo, 1))
+    places: dict[tuple[int, ...], list[int]] = {}
+    for place, image in enumerate(images):
+        places.setdefault(image.shape, []).append(place)
+    for group in places.values():
+        yield group, np.stack([images[place] for place in group])

@@ -3,7 +3,7 @@
 import json
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,15 @@ import pyarrow.parquet as pq
 
 from nrp_onnx.errors import OutputError
 
-_KEY = b"nrp_onnx.activations"
+#: Of what a file says of itself, in the metadata of its schema, as JSON.
+FACTS_KEY = b"nrp_onnx.activations"
+
+#: Goes up when what is in the files changes its meaning.
+STORE_VERSION = 1
+
+#: How pages are written. Activations hardly compress, and statistics of theirs mean nothing.
+WRITING = {"use_dictionary": False, "compression": "none", "write_statistics": False}
+
 #: Of a row group, or one image where that is more: what a reader holds at a time.
 _GROUP_BYTES = 2**22
 
@@ -23,37 +31,72 @@ def layer_path(folder: Path, layer_name: str) -> Path:
     return folder / (re.sub(r"[^A-Za-z0-9._#-]+", "_", layer_name) + ".parquet")
 
 
+def activations_schema(n_features: int, facts: dict[str, Any] | None = None) -> pa.Schema:
+    """The columns of a layer's file, and its facts where they are known."""
+    values = pa.list_(pa.float32(), n_features)
+    metadata = None if facts is None else {FACTS_KEY: json.dumps(facts).encode()}
+    return pa.schema([("stimulus_id", pa.string()), ("activation", values)], metadata=metadata)
+
+
+def record_batch(
+    schema: pa.Schema, stimulus_ids: Sequence[str], activations: np.ndarray
+) -> pa.RecordBatch:
+    """Rows of a layer's file: float32 activations (n, n_features)."""
+    flat = pa.array(np.ascontiguousarray(activations, np.float32).ravel())
+    lists = pa.FixedSizeListArray.from_arrays(flat, type=schema.field("activation").type)
+    return pa.record_batch([pa.array(stimulus_ids, pa.string()), lists], schema=schema)
+
+
+def rows_a_group(n_features: int) -> int:
+    """Stimuli of a row group, at most."""
+    return max(1, _GROUP_BYTES // (4 * n_features))
+
+
 class LayerWriter:
-    """Writes the activations of one layer, batch by batch."""
+    """Writes the activations of one layer, batch by batch, in row groups of `rows_a_group` at most."""
 
     def __init__(self, path: Path, n_features: int, facts: dict[str, Any]) -> None:
-        self.n_features = n_features
-        values = pa.list_(pa.float32(), n_features)
-        self._schema = pa.schema(
-            [("stimulus_id", pa.string()), ("activation", values)],
-            metadata={_KEY: json.dumps(facts).encode()},
-        )
-        self._writer = pq.ParquetWriter(path, self._schema, use_dictionary=False)
+        self._schema = activations_schema(n_features, facts)
+        self._rows_a_group = rows_a_group(n_features)
+        self._writer = pq.ParquetWriter(path, self._schema, **WRITING)
 
-    def write(self, stimulus_ids: list[str], activations: np.ndarray) -> None:
+    def write(self, stimulus_ids: Sequence[str], activations: np.ndarray) -> None:
         """Append rows: float32 (n, n_features)."""
-        flat = pa.array(np.ascontiguousarray(activations, np.float32).ravel())
-        lists = pa.FixedSizeListArray.from_arrays(flat, self.n_features)
-        batch = pa.record_batch([pa.array(stimulus_ids, pa.string()), lists], schema=self._schema)
-        self._writer.write_batch(batch, max(1, _GROUP_BYTES // (4 * self.n_features)))
+        rows = record_batch(self._schema, stimulus_ids, activations)
+        self._writer.write_batch(rows, self._rows_a_group)
 
     def close(self) -> None:
         self._writer.close()
 
 
 def stored_facts(path: Path) -> dict[str, Any] | None:
-    """The facts in a layer's file, or None if there is no whole file of that kind."""
+    """The facts in a layer's file, or None if there is no file.
+
+    Raises:
+        OutputError: if there is a file that is no whole layer's file of this version.
+    """
+    if not path.exists():
+        return None
     try:
         metadata = pq.read_schema(path).metadata or {}
-    except (OSError, pa.ArrowInvalid):
-        return None
-    facts: dict[str, Any] | None = json.loads(metadata[_KEY]) if _KEY in metadata else None
+        facts: dict[str, Any] = json.loads(metadata[FACTS_KEY])
+        version = facts["store_version"]
+    except (OSError, pa.ArrowInvalid, ValueError, KeyError, TypeError):
+        version = None
+    if version != STORE_VERSION:
+        raise OutputError(
+            "the file in this layer's place is of another version or another program",
+            where=path,
+            expected=f"activations of store version {STORE_VERSION}",
+            found="none" if version is None else f"version {version}",
+            fix="Move it away, or choose another folder with -o.",
+        )
     return facts
+
+
+def stored_ids(path: Path) -> frozenset[str]:
+    """Ids of the stimuli in a layer's file."""
+    return frozenset(pq.read_table(path, columns=["stimulus_id"])["stimulus_id"].to_pylist())
 
 
 class StoredLayer:

@@ -11,12 +11,14 @@ import onnxruntime as ort
 from onnx_ir.passes import common as passes
 from onnx_ir.tape import Tape
 
+from nrp_onnx.backbone.count_sketch import SEED
 from nrp_onnx.backbone.external_data import session_options, without_external_weights
 from nrp_onnx.backbone.layer_table import Layer, guess_layout
 from nrp_onnx.backbone.model import Backbone
 from nrp_onnx.backbone.preprocessing import Preprocessing
 from nrp_onnx.backbone.preprocessing_nodes import append_preprocessing
-from nrp_onnx.backbone.reductions import Reduction, append_reduction
+from nrp_onnx.backbone.reduction_nodes import append_reduction
+from nrp_onnx.backbone.reductions import Reduction
 from nrp_onnx.errors import ModelError
 from nrp_onnx.files import sha256_of_json
 
@@ -53,6 +55,7 @@ class Feature:
                 self.layer.shape,
                 self.layer.layout,
                 str(self.reduction),
+                SEED if self.reduction.kind == "sketch" else None,
                 ort.__version__,
             ]
         )

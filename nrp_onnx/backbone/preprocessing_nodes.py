@@ -22,10 +22,14 @@ def append_preprocessing(tape: Tape, images: ir.Value, spec: Preprocessing) -> i
     Returns:
         A value of the spec's dtype, layout and size.
     """
-    x = tape.op("Cast", [images], {"to": ir.DataType.FLOAT})
-    # No Transpose: ONNX Runtime would push it through Resize, where a model takes NHWC, and not every
-    # execution provider resizes channels that come last.
-    x = tape.op("Einsum", [x], {"equation": "nhwc->nchw"})
+    if spec.layout == "NHWC":
+        x = tape.op("Cast", [images], {"to": ir.DataType.FLOAT})
+        # No Transpose: ONNX Runtime would push it through Resize, to meet the one at the end, and not
+        # every execution provider resizes channels that come last.
+        x = tape.op("Einsum", [x], {"equation": "nhwc->nchw"})
+    else:  # bytes are a quarter of the work
+        x = tape.op("Transpose", [images], {"perm": [0, 3, 1, 2]})
+        x = tape.op("Cast", [x], {"to": ir.DataType.FLOAT})
     if spec.visual_degrees_ratio != 1:
         x = _place_on_screen(tape, x, spec.visual_degrees_ratio)
     x = _resize(tape, x, spec)

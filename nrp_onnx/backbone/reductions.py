@@ -1,13 +1,15 @@
-"""Reductions that the feature graph appends to an exposed layer, so that less leaves the session."""
+"""Reductions of a layer: what they are called, what they leave, which layers they fit."""
 
-from dataclasses import dataclass
+import difflib
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Literal
 
-import numpy as np
-import onnx_ir as ir
-from onnx_ir.tape import Tape
-
 from nrp_onnx.backbone.layer_table import Layer
+from nrp_onnx.backbone.principal_components import PrincipalComponents
 from nrp_onnx.errors import OptionError
 
 #: What ``auto`` tries, from the fullest to the smallest.
@@ -16,24 +18,40 @@ LADDER = ("none", "avgpool:7", "avgpool:4", "avgpool:2", "mean")
 #: ``auto`` takes the fullest reduction whose activations fit in this many bytes for all stimuli.
 AUTO_BYTES = 512 * 2**20
 
+#: What ``--reduce`` may name, for messages and help.
+NAMES = "none, avgpool:K, mean, cls, sketch:D or pca:K"
+
+_NUMBERED = ("avgpool", "sketch", "pca")
+
 
 @dataclass(frozen=True)
 class Reduction:
-    """``none``, ``avgpool`` to a k x k map, or ``mean`` over positions or tokens."""
+    """What becomes of a layer before it leaves the session.
 
-    kind: Literal["none", "avgpool", "mean"]
+    Attributes:
+        kind: ``none``; ``avgpool`` to a k x k map; ``mean`` over positions or tokens; ``cls``, the
+            first token, which is the class token of the networks that have one; ``sketch``, a seeded
+            balanced count sketch to k numbers; ``pca``, the first k principal components.
+        k: the number behind the colon, 0 where there is none.
+        components: of ``pca``, once they are fitted.
+    """
+
+    kind: Literal["none", "avgpool", "mean", "cls", "sketch", "pca"]
     k: int = 0
+    components: PrincipalComponents | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
-        return f"avgpool:{self.k}" if self.kind == "avgpool" else self.kind
+        return f"{self.kind}:{self.k}" if self.kind in _NUMBERED else self.kind
 
     def shape(self, layer: Layer) -> tuple[int, ...]:
-        """The shape of one reduced image: channels first for maps, (channels,) for a mean."""
+        """The shape of one reduced image: channels first for maps, one axis for all but ``none``."""
         assert layer.shape is not None
+        if self.kind in ("sketch", "pca"):
+            return (self.k,)
         if self.kind == "none" or len(layer.shape) == 1:
             return layer.shape
-        channels, *positions = _channels_first(layer)
-        if self.kind == "mean":
+        channels, *positions = channels_first(layer)
+        if self.kind in ("mean", "cls"):
             return (channels,)
         return (channels, *(min(self.k, size) for size in positions))
 
@@ -41,99 +59,135 @@ class Reduction:
         """The layout of what the reduction returns."""
         if self.kind == "avgpool" and layer.layout == "NHWC":
             return "NCHW"
-        return "NC" if self.kind == "mean" else layer.layout
+        return layer.layout if self.kind in ("none", "avgpool") else "NC"
+
+    def n_features(self, layer: Layer) -> int:
+        """How many numbers of an image are left."""
+        return math.prod(self.shape(layer))
 
 
-def read_reduction(choice: str) -> Reduction:
-    """The reduction that ``--reduce`` names.
-
-    Raises:
-        OptionError: if there is none of that name.
-    """
-    match choice.split(":"):
-        case ["none"]:
-            return Reduction("none")
-        case ["mean"]:
-            return Reduction("mean")
-        case ["avgpool", k] if k.isdecimal() and int(k) > 0:
-            return Reduction("avgpool", int(k))
-    raise OptionError(
-        "no such reduction",
-        where="--reduce",
-        expected="auto, none, avgpool:K (K a positive number) or mean",
-        found=repr(choice),
-    )
-
-
-def reduction_for(layer: Layer, reduction: Reduction, *, asked: bool) -> Reduction:
-    """The reduction as it fits a layer: vectors stay as they are, and tokens are averaged.
-
-    Raises:
-        OptionError: if the user asked to pool tokens to a map, which they are not.
-    """
-    if layer.layout == "NTC" and reduction.kind == "avgpool":
-        if asked:
-            raise OptionError(
-                f"the layer {layer.name} has tokens, not a map",
-                where="--reduce",
-                expected="none or mean",
-                found=reduction,
-            )
-        return Reduction("mean")
-    return Reduction("none") if layer.layout == "NC" else reduction
-
-
-def auto_reduction(layers: list[Layer], n_images: int) -> Reduction:
-    """The fullest reduction of `LADDER` that keeps all layers of all images within `AUTO_BYTES`."""
-    for name in LADDER:
-        reduction = read_reduction(name)
-        features = sum(
-            int(np.prod(reduction_for(layer, reduction, asked=False).shape(layer)))
-            for layer in layers
-        )
-        if features * 4 * n_images <= AUTO_BYTES:
-            break
-    return reduction
-
-
-def append_reduction(tape: Tape, value: ir.Value, layer: Layer, reduction: Reduction) -> ir.Value:
-    """Nodes from a layer to its reduced activations: float32, shape (batch, features)."""
-    value = tape.op("Cast", [value], {"to": ir.DataType.FLOAT})
-    if reduction.kind == "mean":
-        axes = {"NCHW": [2, 3], "NHWC": [1, 2], "NTC": [1]}[str(layer.layout)]
-        axes_value = tape.op("Constant", [], {"value_ints": axes})
-        value = tape.op("ReduceMean", [value, axes_value], {"keepdims": 0})
-    elif reduction.kind == "avgpool":
-        if layer.layout == "NHWC":
-            value = tape.op("Transpose", [value], {"perm": [0, 3, 1, 2]})
-        _, height, width = _channels_first(layer)
-        value = _average_pool(tape, value, height, width, reduction.k)
-    return tape.op("Flatten", [value], {"axis": 1})
-
-
-def _channels_first(layer: Layer) -> tuple[int, ...]:
+def channels_first(layer: Layer) -> tuple[int, ...]:
+    """The shape of one image of a layer with the channels before the positions or tokens."""
     assert layer.shape is not None
     if layer.layout in ("NHWC", "NTC"):
         return (layer.shape[-1], *layer.shape[:-1])
     return layer.shape
 
 
-def _average_pool(tape: Tape, value: ir.Value, height: int, width: int, k: int) -> ir.Value:
-    """Adaptive average pooling to k x k, as in PyTorch; an axis of k or less is left alone."""
-    if all(size <= k or size % k == 0 for size in (height, width)):
-        kernel = [max(size // k, 1) for size in (height, width)]
-        return tape.op("AveragePool", [value], {"kernel_shape": kernel, "strides": kernel})
-    # Windows of unequal size are two products with averaging matrices: P_h X P_w^T.
-    rows = tape.op("Constant", [], {"value": ir.tensor(_windows(height, k))})
-    columns = tape.op("Constant", [], {"value": ir.tensor(_windows(width, k).T.copy())})
-    return tape.op("MatMul", [tape.op("MatMul", [rows, value]), columns])
+def read_reduction(choice: str) -> Reduction:
+    """The reduction of one name, such as ``avgpool:2``.
+
+    Raises:
+        OptionError: if there is none of that name.
+    """
+    match choice.split(":"):
+        case ["none" | "mean" | "cls" as kind]:
+            return Reduction(kind)
+        case ["avgpool" | "sketch" | "pca" as kind, k] if k.isdecimal() and int(k) > 0:
+            return Reduction(kind, int(k))
+    raise OptionError(
+        "no such reduction",
+        where="--reduce",
+        expected=f"auto, {NAMES} (K and D positive numbers), or PATTERN=REDUCTION with commas",
+        found=repr(choice),
+    )
 
 
-def _windows(size: int, k: int) -> np.ndarray:
-    """Averaging matrix (min(k, size), size): row i covers floor(i size / k) to ceil((i+1) size / k)."""
-    k = min(k, size)
-    matrix = np.zeros((k, size), np.float32)
-    for row in range(k):
-        start, stop = row * size // k, -(-(row + 1) * size // k)
-        matrix[row, start:stop] = 1 / (stop - start)
-    return matrix
+def choose_reductions(
+    choice: str, layers: Sequence[Layer], n_images: int, where: object
+) -> list[Reduction]:
+    """The reduction of each layer.
+
+    Args:
+        choice: of ``--reduce``: ``auto``; one reduction for all; or rules such as
+            ``layer4*=avgpool:2,fc=none``, of which the first whose pattern fits a layer's name
+            holds. ``*`` is any text. A layer that none fits is reduced as by ``auto``.
+        where: the model, for messages.
+
+    Raises:
+        OptionError: for what is no reduction, a pattern that fits no layer, or a reduction that a
+            layer is not made for.
+    """
+    if choice == "auto":
+        return _auto(layers, n_images)
+    if "=" not in choice:
+        reduction = read_reduction(choice)
+        return [reduction_for(layer, reduction, asked=True) for layer in layers]
+    rules = [_read_rule(text, layers, where) for text in re.split(r",(?=[^,]*=)", choice)]
+    asked = [
+        next((rule for pattern, rule in rules if _fits(layer, pattern)), None) for layer in layers
+    ]
+    left = [layer for layer, rule in zip(layers, asked, strict=True) if rule is None]
+    rest = iter(_auto(left, n_images))
+    return [
+        next(rest) if rule is None else reduction_for(layer, rule, asked=True)
+        for layer, rule in zip(layers, asked, strict=True)
+    ]
+
+
+def _read_rule(text: str, layers: Sequence[Layer], where: object) -> tuple[str, Reduction]:
+    pattern, _, name = (part.strip() for part in text.rpartition("="))
+    if not any(_fits(layer, pattern) for layer in layers):
+        names = [layer.name for layer in layers]
+        near = difflib.get_close_matches(pattern.strip("*"), names, n=3, cutoff=0.3)
+        raise OptionError(
+            "no chosen layer fits the pattern",
+            where=f"--reduce, {where}",
+            expected=f"a name or a pattern of {', '.join(near or names[:3])}",
+            found=repr(pattern),
+        )
+    return pattern, read_reduction(name)
+
+
+def _fits(layer: Layer, pattern: str) -> bool:
+    # Brackets are characters of names here, no classes.
+    return fnmatchcase(layer.name, pattern.replace("[", "[[]"))
+
+
+def reduction_for(layer: Layer, reduction: Reduction, *, asked: bool) -> Reduction:
+    """The reduction as it fits a layer: what would not make it smaller leaves it as it is.
+
+    Raises:
+        OptionError: if the user asked to pool tokens to a map, or for the class token of a map.
+    """
+    if layer.layout == "NTC" and reduction.kind == "avgpool":
+        if asked:
+            raise _no_fit(
+                layer, "tokens, not a map", "none, mean, cls, sketch:D or pca:K", reduction
+            )
+        return Reduction("mean")
+    if reduction.kind == "cls" and layer.layout in ("NCHW", "NHWC"):
+        raise _no_fit(
+            layer, "a map, no tokens", "none, avgpool:K, mean, sketch:D or pca:K", reduction
+        )
+    if reduction.kind in ("sketch", "pca"):
+        return reduction if reduction.k < (layer.n_features or 0) else Reduction("none")
+    return Reduction("none") if layer.layout == "NC" else reduction
+
+
+def _no_fit(layer: Layer, what: str, expected: str, found: Reduction) -> OptionError:
+    return OptionError(
+        f"the layer {layer.name} has {what}", where="--reduce", expected=expected, found=found
+    )
+
+
+def _auto(layers: Sequence[Layer], n_images: int) -> list[Reduction]:
+    """The fullest reduction of `LADDER` that keeps all layers of all images within `AUTO_BYTES`."""
+    return fullest_within(layers, n_images, AUTO_BYTES) or _reduced(layers, LADDER[-1])
+
+
+def fullest_within(
+    layers: Sequence[Layer], n_images: int, n_bytes: float
+) -> list[Reduction] | None:
+    """The fullest reductions of `LADDER` that fit, as float32; None where none does."""
+    for name in LADDER:
+        reductions = _reduced(layers, name)
+        features = sum(r.n_features(layer) for r, layer in zip(reductions, layers, strict=True))
+        if features * 4 * n_images <= n_bytes:
+            return reductions
+    return None
+
+
+def _reduced(layers: Sequence[Layer], name: str) -> list[Reduction]:
+    reduction = read_reduction(name)
+    return [reduction_for(layer, reduction, asked=False) for layer in layers]

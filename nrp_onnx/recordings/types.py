@@ -1,7 +1,7 @@
 """Neural recordings in memory: which image was shown when, and what each site answered."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -138,6 +138,26 @@ class Recordings:
             site_labels={key: pick(values) for key, values in self.site_labels.items()},
             responses=self.responses[:, keep],
             noise_free=None if self.noise_free is None else self.noise_free[:, keep],
+        )
+
+    def without_stimuli(self, names: Collection[str]) -> "Recordings":
+        """The same recordings without some stimuli and their presentations."""
+        kept = np.array([name not in names for name in self.stimulus_ids])
+        shown = kept[self.presentation_stimulus]
+        places = np.cumsum(kept) - 1
+
+        def pick(values: tuple[Any, ...]) -> tuple[Any, ...]:
+            return tuple(value for value, keep in zip(values, kept, strict=True) if keep)
+
+        return replace(
+            self,
+            stimulus_ids=pick(self.stimulus_ids),
+            stimulus_paths=pick(self.stimulus_paths),
+            stimulus_labels={key: pick(values) for key, values in self.stimulus_labels.items()},
+            responses=self.responses[shown],
+            presentation_stimulus=places[self.presentation_stimulus[shown]],
+            repetition=self.repetition[shown],
+            noise_free=None if self.noise_free is None else self.noise_free[kept],
         )
 
     @cached_property

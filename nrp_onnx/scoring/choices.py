@@ -6,7 +6,7 @@ from nrp_onnx.backbone.feature_graph import Feature, with_known_shapes
 from nrp_onnx.backbone.model import Backbone
 from nrp_onnx.backbone.preprocessing import PRESETS, Preprocessing, read_preprocessing
 from nrp_onnx.backbone.preprocessing_nodes import check_fits
-from nrp_onnx.backbone.reductions import auto_reduction, read_reduction, reduction_for
+from nrp_onnx.backbone.reductions import choose_reductions
 from nrp_onnx.backbone.selection import select_layers
 from nrp_onnx.errors import OptionError
 from nrp_onnx.notes import Notes
@@ -86,12 +86,12 @@ def choose_features(
     layers = with_known_shapes(backbone, select_layers(backbone, layer_choice))
     if layer_choice == "auto":
         notes.say(f"--layers auto: {', '.join(layer.name for layer in layers)}")
-    asked = reduce_choice != "auto"
-    reduction = read_reduction(reduce_choice) if asked else auto_reduction(layers, n_images)
-    features = [Feature(layer, reduction_for(layer, reduction, asked=asked)) for layer in layers]
+    reductions = choose_reductions(reduce_choice, layers, n_images, backbone.path)
+    features = [Feature(layer, r) for layer, r in zip(layers, reductions, strict=True)]
+    kinds = ", ".join(dict.fromkeys(map(str, reductions)))
     total = sum(feature.n_features for feature in features) * 4
     notes.say(
-        f"--reduce {reduce_choice}: {reduction}, {total:,} bytes an image, "
+        f"--reduce {reduce_choice}: {kinds}, {total:,} bytes an image, "
         f"{total * n_images / 2**20:,.0f} MiB for {n_images:,} images"
     )
     return features

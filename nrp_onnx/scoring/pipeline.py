@@ -75,6 +75,7 @@ class ScoreOptions:
     folds: int = 5
     seed: int = 0
     device: str = "auto"
+    skip_bad_stimuli: bool = False
     overwrite: bool = False
     report: bool = True
     activations: Path | None = None
@@ -146,6 +147,7 @@ def _score(
         "protocol": options.protocol,
         "folds": len(folds),
         "seed": options.seed,
+        "skip_bad_stimuli": options.skip_bad_stimuli,
         "schema_version": SCHEMA_VERSION,
     }
     folder = (
@@ -169,7 +171,12 @@ def _score(
             options.activations or folder / "activations",
             options.device,
             notes,
+            skip_bad_stimuli=options.skip_bad_stimuli,
         )
+    features = extraction.features
+    if extraction.skipped:
+        recordings = recordings.without_stimuli(extraction.skipped)
+        folds = choose_folds(options.protocol, recordings, options.folds, options.seed)
     activations = [StoredLayer(path, recordings.stimulus_ids) for path in extraction.paths]
     names = [feature.layer.name for feature in features]
     with _timed(timings, "fitting_s"):
@@ -239,6 +246,7 @@ def _score(
             "name": recordings.name,
             "simulated": recordings.simulated,
             "n_stimuli": recordings.n_stimuli,
+            "skipped_stimuli": extraction.skipped,
             "n_sites": recordings.n_sites,
             "units": recordings.units,
             "visual_degrees": recordings.visual_degrees,

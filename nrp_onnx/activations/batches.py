@@ -1,0 +1,142 @@
+"""How many images the session gets at a time: measured as it goes, halved where memory ends."""
+
+import re
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import psutil
+
+from nrp_onnx.activations.images import of_one_size
+from nrp_onnx.errors import ModelError
+from nrp_onnx.notes import Notes
+
+#: Runs images of one size: uint8 (n, H, W, 3) to float32 (n, n_features) of each layer.
+Run = Callable[[np.ndarray], list[np.ndarray]]
+
+#: What is tried at most.
+MAXIMUM = 256
+#: Twice the size must be this much faster to be kept.
+_FASTER = 1.1
+#: Batches of a size until it is judged; the first allocates memory and is not timed.
+_TRIES = 4
+_OUT_OF_MEMORY = re.compile(r"out of memory|failed to allocate|bad_?alloc|alloc_failed", re.I)
+
+
+class Batches:
+    """Runs batches, and settles on their size.
+
+    An image of the first batch is run once more alone. If that gives the very same bits, the size is
+    free: twice as many are tried on the images that come next, as long as that pays, there is memory
+    for it, and the image of the first batch, run along, keeps its bits. Otherwise, as where kernels
+    are chosen by the size, the first size stays. So a run that was killed and went on computes the
+    bits of one that was not, whatever was measured.
+
+    Args:
+        reference: the first size.
+        fixed: whether the model takes no other.
+        where: the model, for messages.
+
+    Attributes:
+        size: how many images to give to `run` next.
+        images_a_second: of the fastest batch that was timed; 0 before that.
+    """
+
+    def __init__(self, run: Run, reference: int, fixed: bool, where: object, notes: Notes) -> None:
+        self.size, self.images_a_second = reference, 0.0
+        self._run_one_size, self._where, self._notes = run, where, notes
+        self._settled = fixed
+        self._rates: list[float] = []
+        self._smaller: tuple[int, float] | None = None
+        self._witness: np.ndarray | None = None
+        self._witness_rows: list[np.ndarray] = []
+
+    def run(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The activations of up to `size` images of any shapes: float32 (n, n_features) a layer.
+
+        Raises:
+            ModelError: if the model does not run, or there is no memory for one image.
+        """
+        size = len(images)
+        new_size = not self._settled and size == self.size and not self._rates
+        if new_size and self._witness is not None:
+            images = [*images, self._witness]
+        start = time.perf_counter()
+        rows = self._by_shape(images)
+        seconds = time.perf_counter() - start
+        if new_size and not self._keeps_bits(images, rows, size):
+            was = self.size
+            self._settle(self._smaller[0] if self._smaller else was, "others change the last bits")
+            if self.size < was:
+                return _joined([self.run(images[i : min(i + self.size, size)])
+                                for i in range(0, size, self.size)])  # fmt: skip
+        if size == self.size:
+            self._timed(len(images) / seconds)
+        return [output[:size] for output in rows]
+
+    def _keeps_bits(self, images: Sequence[np.ndarray], rows: list[np.ndarray], size: int) -> bool:
+        if self._witness is None:
+            self._witness = images[0]
+            self._witness_rows = [output[:1].copy() for output in rows]
+            again = self._in_memory(self._witness[None])
+        else:
+            again = [output[size:] for output in rows]
+        pairs = zip(again, self._witness_rows, strict=True)
+        return all(np.array_equal(a, b, equal_nan=True) for a, b in pairs)
+
+    def _timed(self, rate: float) -> None:
+        """Take note of a batch's images a second, and judge its size when there are enough."""
+        self._rates.append(rate)
+        timed = self._rates[1:]
+        if timed:
+            self.images_a_second = max(self.images_a_second, timed[-1])
+        if self._settled or len(timed) < _TRIES - 1:
+            return
+        # On a machine that does other work too, the slowest has to be faster than the fastest was.
+        if self._smaller is not None and min(timed) < _FASTER * self._smaller[1]:
+            self._settle(self._smaller[0], f"{self.size} are not faster")
+        elif 2 * self.size > MAXIMUM or not _has_memory_for_more():
+            self._settle(self.size, "more would not pay or not fit into memory")
+        else:
+            self._smaller = (self.size, max(timed))
+            self.size, self._rates = 2 * self.size, []
+
+    def _settle(self, size: int, why: str) -> None:
+        self.size, self._settled = size, True
+        self._notes.say(f"batches of {size} images: {why}")
+
+    def _by_shape(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        groups = [(places, self._in_memory(batch)) for places, batch in of_one_size(images)]
+        if len(groups) == 1:
+            return groups[0][1]
+        order = np.argsort(np.concatenate([places for places, _ in groups]))
+        return [output[order] for output in _joined([outputs for _, outputs in groups])]
+
+    def _in_memory(self, batch: np.ndarray) -> list[np.ndarray]:
+        """Run images of one shape, in halves where there is no memory for all."""
+        try:
+            return self._run_one_size(batch)
+        except Exception as error:  # ONNX Runtime has no public exception family
+            if not (isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error))):
+                raise ModelError(
+                    "the model does not run", where=self._where, found=str(error).splitlines()[0]
+                ) from None
+        half = len(batch) // 2
+        if half == 0:
+            raise ModelError(
+                "one image needs more memory than there is",
+                where=self._where,
+                fix="Choose fewer layers or a smaller reduction, or another --device.",
+            )
+        self._settle(min(half, self.size), f"{len(batch)} need more memory than there is")
+        return _joined([self._in_memory(batch[:half]), self._in_memory(batch[half:])])
+
+
+def _joined(parts: Sequence[list[np.ndarray]]) -> list[np.ndarray]:
+    return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
+
+
+def _has_memory_for_more() -> bool:
+    """Whether a process that grows to twice its size still leaves as much free."""
+    free: int = psutil.virtual_memory().available
+    return bool(free > 2 * psutil.Process().memory_info().rss)

@@ -1,0 +1,124 @@
+"""Fits the principal components that ``pca:K`` asks for, on a sample of the stimuli."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from nrp_onnx.activations.layer_extraction import Request, extract_layers
+from nrp_onnx.activations.stimuli import Stimuli
+from nrp_onnx.activations.store import (
+    STORE_VERSION,
+    LayerWriter,
+    StoredLayer,
+    layer_path,
+    stored_facts,
+    stored_ids,
+)
+from nrp_onnx.backbone.computation import computation_digests
+from nrp_onnx.backbone.feature_graph import Feature
+from nrp_onnx.backbone.principal_components import PrincipalComponents, fit_components
+from nrp_onnx.backbone.reductions import Reduction
+from nrp_onnx.errors import OptionError
+from nrp_onnx.files import sha256_of_json, whole_file
+
+_FOLDER, _SAMPLE = "components", ".sample"
+#: Images that are enough for few components; more components take twice as many images.
+_LEAST = 256
+_SEED = 0
+#: The components become weights of the graph, which no message of protobuf over 2 GB can hold.
+_MAXIMUM_BYTES = 2**30
+
+
+@dataclass(frozen=True)
+class _Sample:
+    stimulus_ids: tuple[str, ...]
+    stimulus_paths: tuple[Path, ...]
+    stimuli_fingerprint: str
+
+
+def with_components(
+    request: Request, features: Sequence[Feature], stimuli: Stimuli, folder: Path
+) -> list[Feature]:
+    """The features, those of ``pca:K`` with their components: fitted now, or read from ``folder``.
+
+    Raises:
+        OptionError: if there are too few images, or a layer is too large.
+    """
+    return [
+        _fitted(request, feature, stimuli, folder) if feature.reduction.kind == "pca" else feature
+        for feature in features
+    ]
+
+
+def _fitted(request: Request, feature: Feature, stimuli: Stimuli, folder: Path) -> Feature:
+    k, full = feature.reduction.k, replace(feature, reduction=Reduction("none"))
+    n_sample = min(len(stimuli.stimulus_ids), max(2 * k, _LEAST))
+    where = f"--reduce pca:{k}, {feature.layer.name}"
+    if 4 * k * full.n_features > _MAXIMUM_BYTES:
+        raise OptionError(
+            "these components are too large for a graph",
+            where=where,
+            expected=f"at most {_MAXIMUM_BYTES // (4 * full.n_features)} of {full.n_features:,} "
+            "features",
+            found=k,
+            fix=f"Use sketch:{k}, or pool the layer.",
+        )
+    path = layer_path(folder / _FOLDER, feature.layer.name)
+    (computed,) = computation_digests(request.backbone, [feature.layer.tensor]).values()
+    own = feature.fingerprint(computed, request.preprocessing)
+    facts = {
+        "store_version": STORE_VERSION,
+        "layer": feature.layer.name,
+        "shape": list(full.shape),
+        "reduction": str(feature.reduction),
+        "fingerprint": sha256_of_json([own, stimuli.stimuli_fingerprint, n_sample, _SEED]),
+        "seed": _SEED,
+    }
+    held = stored_facts(path)
+    names = ("mean", *(f"component_{place:04d}" for place in range(k)))
+    if held is None or held["fingerprint"] != facts["fingerprint"]:
+        components = _fit(request, full, k, _sample(stimuli, n_sample), folder, where)
+        with whole_file(path) as part:
+            writer = LayerWriter(part, full.n_features, facts)
+            writer.write(names[:1], components.mean[None])
+            for place, name in enumerate(names[1:]):
+                writer.write([name], components.directions[:, place][None])
+            writer.close()
+    request.notes.say(
+        f"--reduce pca:{k}: the components of {feature.layer.name} are fitted on {n_sample} images, "
+        "some of which may be test images, without any response"
+    )
+    rows = StoredLayer(path, names).read(np.arange(len(names)))
+    components = PrincipalComponents(rows[0], np.ascontiguousarray(rows[1:].T))
+    return replace(feature, reduction=replace(feature.reduction, components=components))
+
+
+def _fit(
+    request: Request, full: Feature, k: int, sample: _Sample, folder: Path, where: str
+) -> PrincipalComponents:
+    path = extract_layers(request, [full], sample, folder / _SAMPLE).paths[0]
+    held = stored_ids(path)
+    names = tuple(name for name in sample.stimulus_ids if name in held)
+    activations = StoredLayer(path, names).read(np.arange(len(names)))
+    try:
+        components = fit_components(activations, k)
+    except ValueError as error:
+        raise OptionError(
+            "too few components", where=where, expected=f"{k} or more", found=error
+        ) from None
+    shutil.rmtree(folder / _SAMPLE)
+    return components
+
+
+def _sample(stimuli: Stimuli, n_sample: int) -> _Sample:
+    """Stimuli drawn at random, in their order; PCG64's own stream is kept by NumPy's versions."""
+    draws = np.random.PCG64(_SEED).random_raw(len(stimuli.stimulus_ids))
+    places = np.sort(np.argsort(draws, kind="stable")[:n_sample])
+    return _Sample(
+        tuple(stimuli.stimulus_ids[place] for place in places),
+        tuple(stimuli.stimulus_paths[place] for place in places),
+        sha256_of_json([stimuli.stimuli_fingerprint, places.tolist()]),
+    )

@@ -1,0 +1,27 @@
+"""Options that several commands have in common."""
+
+from typing import Annotated
+
+import typer
+
+Layers = Annotated[str, typer.Option(help="auto, or names with commas.")]
+Reduce = Annotated[
+    str,
+    typer.Option(
+        help="auto, none, avgpool:K, mean, cls, sketch:D, pca:K, or rules a layer: "
+        "'layer4*=avgpool:2,fc=none'."
+    ),
+]
+Preprocess = Annotated[
+    str | None,
+    typer.Option(
+        help="imagenet, tf, caffe, raw or a JSON file. [default: the model's, else imagenet]"
+    ),
+]
+Device = Annotated[
+    str, typer.Option(help="auto, cpu, cuda or tensorrt (an error where it does not work).")
+]
+SkipBadStimuli = Annotated[
+    bool, typer.Option(help="Leave out images that do not open, instead of failing.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]

@@ -1,0 +1,123 @@
+"""Batch sizes: measured, halved where memory ends, and never a reason for other bits."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from nrp_onnx.activations.batches import Batches
+from nrp_onnx.activations.session import BoundSession
+from nrp_onnx.errors import ModelError
+from nrp_onnx.notes import Notes
+
+IMAGES = [np.full((2, 2, 3), place, np.uint8) for place in range(1, 256)]
+
+
+def means(images: np.ndarray) -> list[np.ndarray]:
+    return [images.reshape(len(images), -1).mean(axis=1, keepdims=True).astype(np.float32)]
+
+
+def run_all(
+    run: Callable[[np.ndarray], list[np.ndarray]], n_images: int, reference: int = 16
+) -> tuple[Batches, list[int], np.ndarray, Notes]:
+    """The sizes that were used on the way, and all rows."""
+    notes, sizes, rows = Notes(), [], []
+    batches = Batches(run, reference, False, "model.onnx", notes)
+    done = 0
+    while done < n_images:
+        sizes.append(batches.size)
+        part = [IMAGES[place % 255] for place in range(done, min(done + batches.size, n_images))]
+        rows.append(batches.run(part)[0])
+        done += len(part)
+    return batches, sizes, np.concatenate(rows)[:, 0], notes
+
+
+def slowly(seconds: Callable[[int], float]) -> Callable[[np.ndarray], list[np.ndarray]]:
+    def run(images: np.ndarray) -> list[np.ndarray]:
+        time.sleep(seconds(len(images)))
+        return means(images)
+
+    return run
+
+
+def test_larger_batches_that_pay_are_kept() -> None:
+    batches, sizes, rows, _ = run_all(slowly(lambda n: 0.05), 3000)
+    assert sizes[:5] == [16, 16, 16, 16, 32]
+    assert batches.size == 256
+    np.testing.assert_array_equal(rows, np.arange(3000) % 255 + 1)
+
+
+def test_larger_batches_that_do_not_pay_are_not() -> None:
+    batches, sizes, rows, notes = run_all(slowly(lambda n: n / 500), 400)
+    assert batches.size == 16
+    assert max(sizes) == 32
+    assert "batches of 16 images: 32 are not faster" in notes.said
+    np.testing.assert_array_equal(rows, np.arange(400) % 255 + 1)
+
+
+@pytest.mark.parametrize("from_size", [2, 20])
+def test_a_size_that_changes_bits_is_not_taken(from_size: int) -> None:
+    def run(images: np.ndarray) -> list[np.ndarray]:
+        time.sleep(0.02)
+        off = np.float32(1e-6 if len(images) >= from_size else 0)
+        return [output * (1 + off) for output in means(images)]
+
+    batches, _, rows, notes = run_all(run, 400)
+    assert batches.size == 16
+    assert "batches of 16 images: others change the last bits" in notes.said
+    # All rows are those of batches of 16.
+    expected = np.arange(400, dtype=np.float32) % 255 + 1
+    if from_size == 2:
+        expected = expected * (1 + np.float32(1e-6))
+    np.testing.assert_array_equal(rows, expected)
+
+
+def test_batches_are_halved_where_memory_ends() -> None:
+    def run(images: np.ndarray) -> list[np.ndarray]:
+        if len(images) > 5:
+            raise RuntimeError(
+                "BFCArena: Failed to allocate memory for requested buffer of size 99"
+            )
+        return means(images)
+
+    batches, _, rows, notes = run_all(run, 100)
+    assert batches.size == 4
+    assert "batches of 4 images: 8 need more memory than there is" in notes.said
+    np.testing.assert_array_equal(rows, np.arange(100) + 1)
+
+
+def test_no_memory_for_one_image() -> None:
+    def run(images: np.ndarray) -> list[np.ndarray]:
+        raise MemoryError
+
+    with pytest.raises(ModelError, match=r"model\.onnx: one image needs more memory"):
+        run_all(run, 20)
+
+
+def test_other_errors_are_the_model_s() -> None:
+    def run(images: np.ndarray) -> list[np.ndarray]:
+        raise RuntimeError("Non-zero status code returned while running Conv\nmore")
+
+    with pytest.raises(ModelError, match="does not run; found Non-zero status code"):
+        run_all(run, 20)
+
+
+def test_rows_of_images_of_unequal_size_keep_their_order() -> None:
+    images = [np.full((2 + place % 3, 2, 3), place, np.uint8) for place in range(10)]
+    batches = Batches(means, 16, False, "model.onnx", Notes())
+    np.testing.assert_array_equal(batches.run(images)[0][:, 0], np.arange(10))
+
+
+def test_bound_outputs_are_those_of_a_plain_run(model_path: Path) -> None:
+    session = ort.InferenceSession(model_path, providers=["CPUExecutionProvider"])
+    given = session.get_inputs()[0].name
+    x = np.random.default_rng(0).standard_normal((3, 3, 32, 32)).astype(np.float32)
+    bound = BoundSession(session, given, ["1", "3"])
+    for batch in (x, x[:2], x):
+        for found, expected in zip(
+            bound.run(batch), session.run(["1", "3"], {given: batch}), strict=True
+        ):
+            np.testing.assert_array_equal(found, expected)
