@@ -218,7 +218,7 @@ def whole_searches(clock: Callable[[], float]) -> WholeSearch:
 
 
 def main() -> None:
-    """Measure and print two Markdown tables, ratios first."""
+    """Measure and print Markdown tables, ratios first."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
@@ -234,9 +234,9 @@ def main() -> None:
         found = whole_searches(clock)
     seconds_raw = found.epochs_raw * plain.best / 1e3
     print(
-        f"\n{len(CONFIGS)} kinds of head x {len(SEEDS)} seeds; {N_IMAGES} images, {N_LAYERS} layers "
+        f"\n{len(CONFIGS)} kinds of head x {len(SEEDS)} seeds; {N_IMAGES} images, {N_LAYERS} layers of "
+        f"{N_FEATURES} features, {N_SITES} sites; {_machine()}\n"
     )
-    print(f"of {N_FEATURES} features, {N_SITES} sites; {_machine()}\n")
     print("| one by one in PyTorch / side by side | ratio |\n|---|---|")
     print(f"| equal epochs | {plain.best / ours.best:.2f} |")
     print(f"| equal epochs, Adam(fused=True) | {plain_fused.best / ours.best:.2f} |")
@@ -252,7 +252,7 @@ def main() -> None:
     print(
         "\n| whole search | chosen validation MAE | epochs of all heads | seconds |\n|---|---|---|---|"
     )
-    print(f"| one by one | {found.chosen_raw:.4f} | {found.epochs_raw} | {seconds_raw:.0f} |")
+    print(f"| one by one | {found.chosen_raw:.4f} | {found.epochs_raw} | {seconds_raw:.1f} |")
     print(f"| side by side | {found.chosen_span:.4f} | {found.epochs_span} ", end="")
     print(f"| {found.seconds_span:.1f}, of it directions {found.seconds_directions:.1f} |")
 

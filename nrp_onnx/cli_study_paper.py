@@ -1,6 +1,7 @@
 """The commands `study table1|layers|sizes|pruning`: the experiments of the paper."""
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,7 @@ from nrp_onnx.errors import OptionError
 
 if TYPE_CHECKING:
     from nrp_onnx.recordings import Recordings
+    from nrp_onnx.scoring.pipeline import ScoreOptions
 
 Model = Annotated[Path, typer.Argument(help="An ONNX backbone.")]
 Out = Annotated[Path, typer.Option("-o", "--out", help="Folder of the study.")]
@@ -23,11 +25,12 @@ Protocol = Annotated[str, typer.Option(help="As in `score`.")]
 Folds = Annotated[int, typer.Option(help="As in `score`.")]
 Seed = Annotated[int, typer.Option(help="Of folds, weights, bootstrap and random pruning.")]
 Device = Annotated[str, typer.Option(help="As in `score`.")]
-Overwrite = Annotated[bool, typer.Option(help="Replace runs of other choices in the folder.")]
+Overwrite = Annotated[bool, typer.Option(help="Score again what the folder holds already.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
 
 
 def table1_command(
+    context: typer.Context,
     out: Out,
     models: Annotated[
         list[Path] | None,
@@ -58,26 +61,15 @@ def table1_command(
     Example: nrp-onnx study table1 --recordings majajhong2015 -o table1
     """
     from nrp_onnx.report.study_tables import linear_table, table1
-    from nrp_onnx.scoring.pipeline import ScoreOptions
     from nrp_onnx.studies.table1 import study_table1
 
-    options = ScoreOptions(
-        reduce=reduce,
-        preprocess=preprocess,
-        normalise=normalise,
-        search=search,
-        protocol=protocol,
-        folds=folds,
-        seed=seed,
-        device=device,
-        overwrite=overwrite,
-        report=False,
-    )
+    options = _score_options(context)
     study = study_table1(models or [], _opened(recordings, region), out, options, weights)
     _show(study, [table1(study), linear_table(study)], out, as_json)
 
 
 def layers_command(
+    context: typer.Context,
     model: Model,
     out: Out,
     layers: Annotated[
@@ -101,22 +93,9 @@ def layers_command(
     Example: nrp-onnx study layers resnet50.onnx --recordings my_recordings -o layers
     """
     from nrp_onnx.report.study_tables import layers_study_table
-    from nrp_onnx.scoring.pipeline import ScoreOptions
     from nrp_onnx.studies.layers import study_layers
 
-    options = ScoreOptions(
-        layers=layers,
-        reduce=reduce,
-        preprocess=preprocess,
-        normalise=normalise,
-        search=search,
-        protocol=protocol,
-        folds=folds,
-        seed=seed,
-        device=device,
-        overwrite=overwrite,
-        report=False,
-    )
+    options = _score_options(context)
     study = study_layers(model, _opened(recordings, region), out, options)
     _show(study, [layers_study_table(study)], out, as_json)
 
@@ -138,6 +117,7 @@ def sizes_command(
 
 
 def pruning_command(
+    context: typer.Context,
     model: Model,
     out: Out,
     sparsity: Annotated[
@@ -166,25 +146,22 @@ def pruning_command(
     Example: nrp-onnx study pruning resnet50.onnx --recordings my_recordings -o pruning
     """
     from nrp_onnx.report.study_tables import pruning_table
-    from nrp_onnx.scoring.pipeline import ScoreOptions
     from nrp_onnx.studies.pruning import study_pruning
 
-    options = ScoreOptions(
-        reduce=reduce,
-        preprocess=preprocess,
-        normalise=normalise,
-        search=search,
-        protocol=protocol,
-        folds=folds,
-        seed=seed,
-        device=device,
-        overwrite=overwrite,
-        report=False,
-    )
+    options = _score_options(context)
     shares = _shares(sparsity)
     opened = _opened(recordings, region)
     study = study_pruning(model, opened, out, shares, options, scope, fine_tuned or [])
     _show(study, [pruning_table(study)], out, as_json)
+
+
+def _score_options(context: typer.Context) -> "ScoreOptions":
+    """Those of a command's options that are options of a score; a study's runs have no reports."""
+    from nrp_onnx.scoring.pipeline import ScoreOptions
+
+    known = {field.name for field in fields(ScoreOptions)}
+    given = {key: value for key, value in context.params.items() if key in known}
+    return ScoreOptions(**given, report=False)
 
 
 def _shares(text: str) -> list[float]:

@@ -43,6 +43,11 @@ def whole_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
+def safe_name(text: str) -> str:
+    """``text`` as the name of a file: letters, digits and ``._-``; a dash for anything else."""
+    return "".join(char if char.isalnum() or char in "._-" else "-" for char in text)
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write ``content`` as indented UTF-8 JSON; NaN is refused (JSON has none)."""
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)

@@ -94,14 +94,14 @@ def test_the_table_has_the_numbers_of_the_result(run_folder: Path) -> None:
     result = json.loads((run_folder / "result.json").read_text())
     tables = _Tables((run_folder / "report.html").read_text()).tables
     heading, *rows = tables[0]
-    assert heading[:3] == ["Region", "Predictor", "Error, 95 % interval"]
+    assert heading[:3] == ["Region", "Predictor", "Error (95 %)"]
     found = result["regions"]["V4"]
     assert len(rows) == len(found["predictors"]) == 6
     for row, numbers in zip(rows, found["predictors"].values(), strict=True):
         low, high = numbers["mae_ci95"]
         assert row[2] == f"{numbers['mae']:.3f} ({low:.3f} to {high:.3f})"
         cells = dict(zip(heading, row, strict=True))
-        assert cells["r, normalised"].replace("−", "-") == _shown(numbers["pearson_r_normalised"])
+        assert cells["r / ceiling"].replace("−", "-") == _shown(numbers["pearson_r_normalised"])
     heading, row = tables[1]
     brainscore = [_shown(found["brainscore"][key]) for key in ("score", "r", "ceiling")]
     beside = [_shown(found["noise_floor"]), _shown(found["reliability"]), *brainscore]
@@ -110,7 +110,7 @@ def test_the_table_has_the_numbers_of_the_result(run_folder: Path) -> None:
     ridge = dict(zip(tables[0][0], rows[2], strict=True))
     low, high = paired["ci95"]
     words = f"{paired['difference']:+.3f} ({low:+.3f} to {high:+.3f})"
-    assert ridge["Head less it, 95 % interval"] == words.replace("-", "−")
+    assert ridge["Head less it (95 %)"] == words.replace("-", "−")
     assert ridge["Head better at"] == f"{paired['wins']} of 6"
 
 

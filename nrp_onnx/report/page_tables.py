@@ -48,10 +48,10 @@ def predictors_table(run: FinishedRun) -> PageTable:
     explained = any(numbers.get("explainable_removed") is not None for numbers in every)
     normalised = any(numbers.get("pearson_r_normalised") is not None for numbers in every)
     compared = any(found.get("comparisons") for found in regions.values())
-    headings = [("Region", False), ("Predictor", False), ("Error, 95 % interval", True)]
+    headings = [("Region", False), ("Predictor", False), ("Error (95 %)", True)]
     headings += [("Explained", True)] * explained + [("R²", True), ("r", True)]
-    headings += [("r, normalised", True)] * normalised
-    headings += [("Head less it, 95 % interval", True), ("Head better at", True)] * compared
+    headings += [("r / ceiling", True)] * normalised
+    headings += [("Head less it (95 %)", True), ("Head better at", True)] * compared
     rows = []
     for region, found in regions.items():
         for name, numbers in found["predictors"].items():
@@ -73,7 +73,7 @@ def predictors_table(run: FinishedRun) -> PageTable:
         f"Mean absolute error in {error_units(run)}, on held-out images; R² and r are medians over sites."
         + " Explained: of the error between the mean response and the noise floor, the share removed."
         * explained
-        + " Normalised: r / √reliability, the correlation with the true rates." * normalised
+        + " r / ceiling: r / √reliability, the correlation with the true rates." * normalised
     )
     return PageTable(caption, headings, rows)
 
@@ -161,7 +161,7 @@ def comparison_table(runs: list[FinishedRun]) -> PageTable:
     headings = [("Model", False), ("Run", False), ("Recordings", False), ("Parameters", True)]
     headings.append(("NRP-error", True))
     for region in regions:
-        headings += [(f"{region}, 95 % interval", True), (f"{region}, best baseline", True)]
+        headings += [(f"{region} (95 %)", True), (f"{region}, best baseline", True)]
     rows = []
     for run in sorted(runs, key=lambda run: float(run.result["nrp_error"])):
         result = run.result

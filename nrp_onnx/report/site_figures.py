@@ -91,7 +91,7 @@ def site_figure(run: FinishedRun, place: int) -> NamedFigure:
         axes.locator_params(nbins=5)
     name = run.site_ids[place]
     return NamedFigure(
-        f"site-{place}",
+        f"site-{place}-{name}",
         f"Site {name}: predicted against measured rate of each held-out image.",
         axes.figure,  # type: ignore[arg-type]
     )

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgba
 from matplotlib.figure import Figure
 
-from nrp_onnx.files import whole_file
+from nrp_onnx.files import safe_name, whole_file
 
 #: Colours by what they stand for (after Okabe & Ito 2008, who chose them to be told apart by all).
 #: On the page each is a CSS variable, so that the style sheet can change it in dark mode.
@@ -133,7 +133,7 @@ def save_figure(named: NamedFigure, folder: Path, prefix: str) -> None:
     """Write PREFIX-NAME.pdf and .png into ``folder``, on white."""
     for ending in ("pdf", "png"):
         with (
-            whole_file(folder / f"{prefix}-{named.name}.{ending}") as part,
+            whole_file(folder / f"{safe_name(f'{prefix}-{named.name}')}.{ending}") as part,
             mpl.rc_context(_STYLE),
         ):
             metadata = {"CreationDate": None} if ending == "pdf" else None

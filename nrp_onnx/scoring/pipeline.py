@@ -18,7 +18,7 @@ from nrp_onnx.activations.store import StoredLayer
 from nrp_onnx.backbone.model import load_backbone
 from nrp_onnx.export.exported_fold import check_exported_head, export_fold
 from nrp_onnx.export.folded_head import fold_head, used_layers
-from nrp_onnx.files import write_json
+from nrp_onnx.files import safe_name, write_json
 from nrp_onnx.notes import Notes
 from nrp_onnx.predictor.layer_span import read_span
 from nrp_onnx.predictor.search_file import read_search
@@ -148,7 +148,9 @@ def _score(
         "seed": options.seed,
         "schema_version": SCHEMA_VERSION,
     }
-    folder = Path(out) if out else Path("runs") / f"{backbone.path.stem}-{_slug(recordings.name)}"
+    folder = (
+        Path(out) if out else Path("runs") / f"{backbone.path.stem}-{safe_name(recordings.name)}"
+    )
     held = claim_folder(folder, settings, options.overwrite)
     if held is not None:
         notes.say(f"{folder} holds this very run, finished: nothing is computed again")
@@ -282,7 +284,3 @@ def _timed(timings: dict[str, float], name: str) -> Iterator[None]:
     start = time.perf_counter()
     yield
     timings[name] = round(time.perf_counter() - start, 3)
-
-
-def _slug(name: str) -> str:
-    return "".join(char if char.isalnum() or char in "._-" else "-" for char in name)

@@ -89,7 +89,8 @@ def score_models(
     failed: dict[str, str] = {}
     notes = Notes()
     with progress_bar(f"Scoring {len(models)} models", len(models)) as advance:
-        for model in models:
+        for number, model in enumerate(models, start=1):
+            notes.say(f"scoring {model.name}, {number} of {len(models)}")
             try:
                 with model.file() as path:
                     results[model.name] = score(
