@@ -387,7 +387,8 @@ def test_real_recordings_and_backbones(
     brainscore = region["brainscore"]
     assert brainscore["stratified_on"] == "object_name"
     assert brainscore["score"] == pytest.approx(brainscore["r"] ** 2 / brainscore["ceiling"])
-    assert brainscore["r"] == pytest.approx(region["predictors"]["pls"]["pearson_r"], abs=0.05)
+    # The baseline's PLS sees layers scaled to the same variance, and other splits.
+    assert brainscore["r"] == pytest.approx(region["predictors"]["pls"]["pearson_r"], abs=0.1)
     if preprocess == "tf":
         assert mae["ols"] == pytest.approx(0.65, abs=0.02)
         assert mae["ridge"] == pytest.approx(0.61, abs=0.02)
