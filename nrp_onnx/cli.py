@@ -69,7 +69,10 @@ def score(
         str | None,
         typer.Option(help="zscore or none. [default: none if the rates are normalised already]"),
     ] = None,
-    search: Annotated[str, typer.Option(help="paper, quick, or a YAML or JSON file.")] = "paper",
+    search: Annotated[
+        str,
+        typer.Option(help="default, quick, paper, thorough, or a YAML or JSON file."),
+    ] = "default",
     protocol: Annotated[
         str, typer.Option(help="k-fold, or paper: a single fifth of the images is held out.")
     ] = "k-fold",
