@@ -147,7 +147,8 @@ def test_the_page_of_trials_names_every_column(tmp_path: Path) -> None:
 
     trial = Trial(HeadConfig((0,), 1, 1, 0.1), 0, 1.0, 1, (1.0,), (1.0,))
     TrialRecord(tmp_path / "trials.parquet", ["a"]).add(0, "", [trial])
-    page = (ROOT / "docs" / "result.md").read_text(encoding="utf-8").split("# trials.parquet")[1]
+    page = (ROOT / "docs" / "result.md").read_text(encoding="utf-8")
+    page = page.split("# trials.parquet")[1].split("# sites.csv")[0]
     rows = re.findall(r"^\| (`.*?) \|", page, re.MULTILINE)
     documented = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
     assert documented == pq.read_schema(tmp_path / "trials.parquet").names
