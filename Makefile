@@ -15,8 +15,9 @@ TORCH_FROM := $(if $(shell command -v nvidia-smi),,--retries 1 --extra-index-url
 demo: $(VENV)/.runtime
 	$(BIN)/python -m nrp_onnx demo -o demo
 
+# Two processes, a file of tests in one of them: most tests keep one core busy.
 test: lint test-jax
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # In an environment of its own: jax2onnx brings the plain onnxruntime, which overwrites onnxruntime-gpu.
 test-jax: $(VENV_JAX)/.dev
