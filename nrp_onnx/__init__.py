@@ -7,15 +7,15 @@ from nrp_onnx.errors import NrpOnnxError
 
 if TYPE_CHECKING:
     from nrp_onnx.converters.conversion import convert
-    from nrp_onnx.scoring.pipeline import ScoreOptions, score
+    from nrp_onnx.main_job import ScoreOptions, score
 
 __all__ = ["NrpOnnxError", "ScoreOptions", "convert", "score"]
 
 # PyTorch and scikit-learn take seconds to import: only when they are used.
 _HOMES = {
-    "ScoreOptions": "nrp_onnx.scoring.pipeline",
+    "ScoreOptions": "nrp_onnx.main_job",
     "convert": "nrp_onnx.converters.conversion",
-    "score": "nrp_onnx.scoring.pipeline",
+    "score": "nrp_onnx.main_job",
 }
 
 

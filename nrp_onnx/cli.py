@@ -90,9 +90,9 @@ def score(
 
     Example: nrp-onnx score resnet50.onnx --recordings my_recordings -o runs/resnet50
     """
+    from nrp_onnx.main_job import ScoreOptions
+    from nrp_onnx.main_job import score as run
     from nrp_onnx.report.table import print_table, score_table
-    from nrp_onnx.scoring.pipeline import ScoreOptions
-    from nrp_onnx.scoring.pipeline import score as run
     from nrp_onnx.scoring.run_folder import REPORT_FILE
 
     options = ScoreOptions(

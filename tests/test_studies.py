@@ -27,10 +27,10 @@ from nrp_onnx.converters import paper_networks
 from nrp_onnx.converters.paper_networks import PaperNetwork
 from nrp_onnx.converters.torch import convert
 from nrp_onnx.errors import ModelError, OptionError
+from nrp_onnx.main_job import ScoreOptions, score
 from nrp_onnx.recordings import load_recordings, simulate_recordings
 from nrp_onnx.report.point_labels import label_points
 from nrp_onnx.report.study_figures import study_panels
-from nrp_onnx.scoring.pipeline import ScoreOptions, score
 from nrp_onnx.studies.layers import study_layers
 from nrp_onnx.studies.pruning import study_pruning
 from nrp_onnx.studies.table1 import study_table1

@@ -1,4 +1,4 @@
-"""The main job: a backbone and recordings in; NRP-error, held-out predictions and ONNX files out."""
+"""A backbone and recordings in; NRP-error, held-out predictions and ONNX files out."""
 
 import platform
 import shutil
@@ -23,9 +23,7 @@ from nrp_onnx.notes import Notes
 from nrp_onnx.predictor.layer_span import read_span
 from nrp_onnx.predictor.search_file import read_search
 from nrp_onnx.predictor.trial_record import TrialRecord
-from nrp_onnx.recordings import Recordings, open_recordings
-from nrp_onnx.report.page import write_report
-from nrp_onnx.report.shown_images import keep_shown_images
+from nrp_onnx.recordings import Recordings
 from nrp_onnx.scoring.brainscore import brainscore
 from nrp_onnx.scoring.ceilings import add_ceilings
 from nrp_onnx.scoring.choices import (
@@ -36,12 +34,10 @@ from nrp_onnx.scoring.choices import (
     choose_visual_degrees,
 )
 from nrp_onnx.scoring.fitting import fit_folds, notes_on_layers
-from nrp_onnx.scoring.model_file import backbone_file
 from nrp_onnx.scoring.predictions import write_predictions
 from nrp_onnx.scoring.regions import score_regions
 from nrp_onnx.scoring.run_folder import (
     PREDICTIONS_FILE,
-    REPORT_FILE,
     RESULT_FILE,
     SITES_FILE,
     TRIALS_FILE,
@@ -81,47 +77,23 @@ class ScoreOptions:
     activations: Path | None = None
 
 
-def score(
-    model: str | Path | Any,
-    recordings: Recordings | str | Path | None = None,
-    out: str | Path | None = None,
-    options: ScoreOptions | None = None,
-) -> dict[str, Any]:
-    """Score a backbone on recordings.
-
-    Args:
-        model: path of an ONNX file; or a ``torch.nn.Module`` or ``keras.Model``, which is converted
-            first (see `nrp_onnx.convert`) and left in the output folder as backbone.onnx.
-        recordings: a recordings folder, ``simulated``, ``simulated:N``, or `Recordings`; None
-            takes the simulated ones.
-        out: the output folder; None makes one under ``runs`` from the names of model and
-            recordings.
-
-    Returns:
-        The content of result.json, and ``folder``, where the files are.
-
-    Raises:
-        NrpOnnxError: for anything that is wrong with what was given.
-    """
-    options, notes = options or ScoreOptions(), Notes()
-    with backbone_file(model, options.preprocess, notes) as path:
-        return _score(path, recordings, out, options, notes, not isinstance(model, str | Path))
-
-
-def _score(
+def run_score(
     model: Path,
-    recordings: Recordings | str | Path | None,
+    recordings: Recordings,
     out: str | Path | None,
     options: ScoreOptions,
     notes: Notes,
+    timings: dict[str, float],
     keep_model: bool,
 ) -> dict[str, Any]:
-    timings: dict[str, float] = {}
+    """Score an ONNX file; see `nrp_onnx.main_job.score`.
+
+    Args:
+        timings: seconds that were spent already, by what they were spent on.
+        keep_model: leave a copy of the model in the output folder.
+    """
     backbone = load_backbone(model)
     space = read_search(options.search)
-    if not isinstance(recordings, Recordings):
-        with _timed(timings, "recordings_s"):
-            recordings = open_recordings(recordings, notes)
     if options.regions:
         recordings = recordings.select_regions(list(options.regions))
     preprocessing = choose_preprocessing(backbone, options.preprocess, notes)
@@ -156,8 +128,6 @@ def _score(
     held = claim_folder(folder, settings, options.overwrite)
     if held is not None:
         notes.say(f"{folder} holds this very run, finished: nothing is computed again")
-        if options.report and not (folder / REPORT_FILE).is_file():
-            write_report([folder], folder / REPORT_FILE)
         return {**held, "folder": str(folder)}
     if keep_model:
         shutil.copyfile(model, folder / "backbone.onnx")
@@ -281,9 +251,6 @@ def _score(
         "timings": timings,
     }
     write_json(folder / RESULT_FILE, result)
-    keep_shown_images(folder, recordings)
-    if options.report:
-        write_report([folder], folder / REPORT_FILE)
     return {**result, "folder": str(folder)}
 
 

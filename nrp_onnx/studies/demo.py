@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from nrp_onnx.activations.images import decode_image
 from nrp_onnx.backbone.preprocessing import PRESETS
 from nrp_onnx.errors import OptionError
+from nrp_onnx.main_job import ScoreOptions, score
 from nrp_onnx.notes import Notes
 from nrp_onnx.progress import progress_bar
 from nrp_onnx.recordings import Recordings, open_recordings
 from nrp_onnx.recordings.types import STRATIFY_ON
 from nrp_onnx.report.page import write_report
 from nrp_onnx.report.table import print_table, score_table
-from nrp_onnx.scoring.pipeline import ScoreOptions, score
 from nrp_onnx.scoring.run_folder import REPORT_FILE
 
 _WIDTHS = (16, 32, 64, 96)

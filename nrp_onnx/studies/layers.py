@@ -10,6 +10,7 @@ from nrp_onnx.activations.store import layer_path
 from nrp_onnx.backbone.model import load_backbone
 from nrp_onnx.backbone.selection import spread_layers
 from nrp_onnx.files import write_json
+from nrp_onnx.main_job import ScoreOptions
 from nrp_onnx.notes import Notes
 from nrp_onnx.recordings import Recordings
 from nrp_onnx.report.layers_figure import layers_figure
@@ -19,7 +20,6 @@ from nrp_onnx.scoring.choices import (
     choose_preprocessing,
     choose_visual_degrees,
 )
-from nrp_onnx.scoring.pipeline import ScoreOptions
 from nrp_onnx.studies.records import record_of, study_facts, write_csv
 from nrp_onnx.studies.scored_models import StudiedModel, score_models
 

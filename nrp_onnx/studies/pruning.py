@@ -11,11 +11,11 @@ from typing import Any
 from nrp_onnx.backbone.pruning import measured_sparsity, prune_model
 from nrp_onnx.errors import OptionError
 from nrp_onnx.files import write_json
+from nrp_onnx.main_job import ScoreOptions
 from nrp_onnx.recordings import Recordings
 from nrp_onnx.report.pruning_figure import pruning_figure
 from nrp_onnx.report.study_figures import save_study_figure
 from nrp_onnx.scoring.comparison import paired_difference
-from nrp_onnx.scoring.pipeline import ScoreOptions
 from nrp_onnx.studies.records import record_of, study_facts, write_csv
 from nrp_onnx.studies.scored_models import StudiedModel, given_models, score_models
 

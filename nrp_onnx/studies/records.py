@@ -18,7 +18,7 @@ def record_of(name: str, result: Mapping[str, Any], seed: int = 0) -> dict[str, 
     """A model's errors with intervals, beside those of linear predictors on the same activations.
 
     Args:
-        result: the content of its result.json and ``folder``, as `nrp_onnx.scoring.pipeline.score`
+        result: the content of its result.json and ``folder``, as `nrp_onnx.main_job.score`
             returns it.
         seed: of the bootstrap for the mean over regions.
     """

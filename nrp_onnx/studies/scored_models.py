@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from nrp_onnx.errors import ModelError, NrpOnnxError, OptionError
+from nrp_onnx.main_job import ScoreOptions, score
 from nrp_onnx.notes import Notes
 from nrp_onnx.progress import progress_bar
 from nrp_onnx.recordings import Recordings
-from nrp_onnx.scoring.pipeline import ScoreOptions, score
 
 
 @dataclass(frozen=True)

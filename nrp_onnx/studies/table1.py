@@ -12,11 +12,11 @@ from scipy import stats
 
 from nrp_onnx.errors import OptionError
 from nrp_onnx.files import write_json
+from nrp_onnx.main_job import ScoreOptions
 from nrp_onnx.notes import Notes
 from nrp_onnx.recordings import Recordings
 from nrp_onnx.report.study_figures import save_study_figure
 from nrp_onnx.report.table1_figures import table1_figures
-from nrp_onnx.scoring.pipeline import ScoreOptions
 from nrp_onnx.studies.records import record_of, study_facts, write_csv
 from nrp_onnx.studies.scored_models import StudiedModel, given_models, score_models
 
