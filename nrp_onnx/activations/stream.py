@@ -48,7 +48,7 @@ def stream_activations(
     begun, estimated = time.perf_counter(), False
     with ExitStack() as stack:
         images = stack.enter_context(
-            DecodedImages(stimuli.stimulus_paths, start, skip_bad, batches.lanes + 1)
+            DecodedImages(stimuli.stimulus_paths, start, skip_bad, 2 * batches.lanes)
         )
         stack.enter_context(batches)
         writer = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="write"))
@@ -58,8 +58,8 @@ def stream_activations(
         written: Future[None] | None = None
         started: deque[tuple[list[str], StartedBatch]] = deque()
         while True:
-            # One batch more than there are lanes, so that none waits for this thread.
-            while len(started) <= batches.lanes and (batch := _taken(images, batches.size)):
+            # One batch waits for each lane, so that none waits for a slower one or for this thread.
+            while len(started) < 2 * batches.lanes and (batch := _taken(images, batches.size)):
                 batch_ids = [ids[place] for place, _ in batch]
                 started.append((batch_ids, batches.start([image for _, image in batch])))
             if not started:
