@@ -3,6 +3,8 @@
 import json
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,11 @@ from tests.recordings.algonauts_folder import write_subject
 from tests.recordings.brainio_file import write_assembly
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))]
+#: The reference of the commands shows those of their help, whose files are made up.
+PAGES = [
+    "README.md",
+    *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md") if page.stem != "cli"),
+]
 #: Pages whose commands take the recordings and the run of the README.
 AFTER_README = ("docs/studies.md", "docs/reading-a-score.md")
 #: Commands that have a test of their own: of the demo, and of flax in its own environment.
@@ -89,11 +95,24 @@ def test_there_are_commands_to_run() -> None:
     assert len(commands("README.md")) >= 3
 
 
-def test_every_command_has_help_with_an_example() -> None:
+def test_every_command_has_help_an_example_and_a_place_in_the_reference() -> None:
     found = dict(_all_commands(typer.main.get_command(app), ""))
-    assert {"score", "layers", "predict", "demo", "convert", "recordings import"} <= set(found)
+    assert {"score", "demo", "recordings import", "study table1", "study robustness"} <= set(found)
+    reference = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
     for name, command in found.items():
+        assert command.help, name
         assert f"Example: nrp-onnx {name} " in " ".join(command.help.split()), name
+        assert f"\n## nrp-onnx {name}\n" in reference, f"{name}: run make docs"
+        # Of a typer.Context there is no parameter.
+        assert all(parameter.help for parameter in command.params), name
+
+
+def test_the_reference_is_what_the_commands_say() -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", "import make_cli_reference as of; print(of.cli_reference(), end='')"],
+        cwd=ROOT / "docs", capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert run.stdout == (ROOT / "docs" / "cli.md").read_text(encoding="utf-8"), "run make docs"
 
 
 def _all_commands(group: Any, path: str) -> list[tuple[str, Any]]:
