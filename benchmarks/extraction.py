@@ -49,7 +49,8 @@ from nrp_onnx.notes import Notes
 from nrp_onnx.recordings.simulation.stimuli import render
 from nrp_onnx.scoring.choices import choose_features, choose_preprocessing
 
-_BATCH = 16
+#: Of the other sides, and of ours to begin with.
+_BATCH, _OWN_BATCH = 16, 4
 _REDUCE = "avgpool:2"
 
 
@@ -101,7 +102,9 @@ class Ours:
         proto = to_checked_proto(
             build_feature_graph(backbone, preprocessing, self.features), "graph"
         )
-        session = open_session(proto.SerializeToString(), "cpu", self._notes, backbone.path)
+        session = open_session(
+            proto.SerializeToString(), "cpu", self._notes, backbone.path, threads=1
+        )
         self._run = BoundSession(session, IMAGES, [f.layer.name for f in self.features]).run
         self.seconds_to_start = time.perf_counter() - start
 
@@ -111,11 +114,11 @@ class Ours:
             [layer_path(self._desk / "ours", name) for name in names],
             [feature.n_features for feature in self.features],
             [{"layer": name} for name in names],
-            _BATCH,
+            _OWN_BATCH,
         )
         where = self._backbone.path
         with parts:
-            batches = Batches(self._run, _BATCH, False, where, self._notes)
+            batches = Batches(self._run, _OWN_BATCH, False, where, self._notes, decoding.n_cores())
             stream_activations(batches, parts, names, stimuli, 0, False, where, self._notes)
 
 

@@ -78,6 +78,12 @@ def score(
     ] = "k-fold",
     folds: Annotated[int, typer.Option(help="Outer folds over the images, for k-fold.")] = 5,
     seed: Annotated[int, typer.Option(help="Of folds, weights and bootstrap.")] = 0,
+    seeds: Annotated[
+        int,
+        typer.Option(
+            help="Search and train so often on the same folds, to see what seeds do.", min=1
+        ),
+    ] = 1,
     device: Device = "auto",
     skip_bad_stimuli: SkipBadStimuli = False,
     overwrite: Annotated[
@@ -106,6 +112,7 @@ def score(
         protocol=protocol,
         folds=folds,
         seed=seed,
+        seeds=seeds,
         device=device,
         skip_bad_stimuli=skip_bad_stimuli,
         overwrite=overwrite,

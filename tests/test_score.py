@@ -340,6 +340,27 @@ def test_damaged_recordings_are_one_line_and_leave_nothing_finished(
     assert {str(path) for path in shown} <= {"run.json", "activations"}
 
 
+def test_several_seeds_on_the_same_folds(
+    model_path: Path, recordings_folder: Path, run_folder: Path, tmp_path: Path
+) -> None:
+    run = nrp_onnx(
+        *("score", model_path, "--recordings", recordings_folder, "-o", tmp_path / "out"),
+        *("--search", "quick", "--seeds", "3", "--json", "--no-report"),
+    )
+    assert run.returncode == 0, run.stderr
+    region = json.loads(run.stdout)["regions"]["V4"]
+    errors = region["nrp_error"]["by_seed"]
+    assert len(set(errors)) == 3
+    # More seeds leave what the first one gave, and what it is compared with, as it was.
+    alone = json.loads((run_folder / "result.json").read_text())["regions"]["V4"]
+    assert errors[0] == region["nrp_error"]["value"] == alone["nrp_error"]["value"]
+    assert region["predictors"]["ridge"] == alone["predictors"]["ridge"]
+    spread = np.std(errors, ddof=1)
+    assert f"over 3 seeds, standard deviation {spread:.4f}" in run.stderr
+    trials = pd.read_parquet(tmp_path / "out" / "trials.parquet")
+    assert set(trials.groupby("fold")["seed"].nunique()) == {3}
+
+
 def test_cuda_without_a_gpu_is_an_error(
     model_path: Path, recordings_folder: Path, tmp_path: Path
 ) -> None:

@@ -2,7 +2,10 @@
 
 import re
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import psutil
@@ -18,78 +21,118 @@ Run = Callable[[np.ndarray], list[np.ndarray]]
 MAXIMUM = 256
 #: Twice the size must be this much faster to be kept.
 _FASTER = 1.1
-#: Batches of a size until it is judged; the first allocates memory and is not timed.
+#: Batches of a size until it is judged; the first in each lane allocates memory and is not timed.
 _TRIES = 4
 _OUT_OF_MEMORY = re.compile(r"out of memory|failed to allocate|bad_?alloc|alloc_failed", re.I)
 
 
-class Batches:
-    """Runs batches, and settles on their size.
+@dataclass(frozen=True, eq=False)
+class StartedBatch:
+    """A batch on its way; ``proves`` the bits of its size with an image more."""
 
-    An image of the first batch is run once more alone. If that gives the very same bits, the size is
-    free: twice as many are tried on the images that come next, as long as that pays, there is memory
-    for it, and the image of the first batch, run along, keeps its bits. Otherwise, as where kernels
-    are chosen by the size, the first size stays. So a run that was killed and went on computes the
-    bits of one that was not, whatever was measured.
+    images: Sequence[np.ndarray]
+    proves: bool
+    found: "Future[tuple[list[np.ndarray], float]]"
+
+
+class Batches:
+    """Runs batches, as many at a time as there are lanes, and settles on their size.
+
+    One thread starts batches and finishes them, in the same order. An image of the first batch is
+    run once more alone. If that gives the very same bits, the size is free: twice as many are tried
+    on the images that come next, as long as that pays, there is memory for it, and the image of the
+    first batch, run along, keeps its bits. Otherwise, as where kernels are chosen by the size, the
+    first size stays. So a run that was killed and went on computes the bits of one that was not,
+    whatever was measured.
 
     Args:
+        run: called from one thread a lane.
         reference: the first size.
         fixed: whether the model takes no other.
         where: the model, for messages.
 
     Attributes:
-        size: how many images to give to `run` next.
-        images_a_second: of the fastest batch that was timed; 0 before that.
+        size: how many images to start next.
+        images_a_second: of all lanes, by the fastest batch that was timed; 0 before that.
     """
 
-    def __init__(self, run: Run, reference: int, fixed: bool, where: object, notes: Notes) -> None:
-        self.size, self.images_a_second = reference, 0.0
+    def __init__(
+        self, run: Run, reference: int, fixed: bool, where: object, notes: Notes, lanes: int = 1
+    ) -> None:
+        self.size, self.lanes, self.images_a_second = reference, lanes, 0.0
         self._run_one_size, self._where, self._notes = run, where, notes
         self._settled = fixed
         self._rates: list[float] = []
         self._smaller: tuple[int, float] | None = None
+        self._proven = 0
+        self._refused = MAXIMUM + 1
         self._witness: np.ndarray | None = None
         self._witness_rows: list[np.ndarray] = []
+        self._too_large: deque[int] = deque()
+        self._pool = ThreadPoolExecutor(lanes, thread_name_prefix="run")
 
-    def run(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """The activations of up to `size` images of any shapes: float32 (n, n_features) a layer.
+    def __enter__(self) -> "Batches":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def start(self, images: Sequence[np.ndarray]) -> StartedBatch:
+        """Start up to `size` images of any shapes."""
+        proves = not self._settled and len(images) == self.size > self._proven
+        if proves:
+            self._proven = self.size
+        along = [self._witness] if proves and self._witness is not None else []
+        return StartedBatch(images, proves, self._pool.submit(self._clocked, [*images, *along]))
+
+    def finish(self, batch: StartedBatch) -> list[np.ndarray]:
+        """The activations of a batch: float32 (n, n_features) a layer.
 
         Raises:
             ModelError: if the model does not run, or there is no memory for one image.
         """
-        size = len(images)
-        new_size = not self._settled and size == self.size and not self._rates
-        if new_size and self._witness is not None:
-            images = [*images, self._witness]
-        start = time.perf_counter()
-        rows = self._by_shape(images)
-        seconds = time.perf_counter() - start
-        if new_size and not self._keeps_bits(images, rows, size):
-            was = self.size
-            self._settle(self._smaller[0] if self._smaller else was, "others change the last bits")
-            if self.size < was:
-                return _joined([self.run(images[i : min(i + self.size, size)])
-                                for i in range(0, size, self.size)])  # fmt: skip
+        rows, seconds = batch.found.result()
+        size = len(batch.images)
+        while self._too_large:
+            failed = self._too_large.popleft()
+            if failed // 2 < self.size:
+                self._settle(failed // 2, f"{failed} need more memory than there is")
+        if batch.proves and not self._keeps_bits(batch.images, rows):
+            self._refused = 2 * self._smaller[0] if self._smaller else MAXIMUM + 1
+            smaller = self._smaller[0] if self._smaller else self.size
+            self._settle(smaller, "others change the last bits")
+        if size >= self._refused:
+            return _joined(
+                [
+                    self._pool.submit(self._by_shape, batch.images[i : i + self.size]).result()
+                    for i in range(0, size, self.size)
+                ]
+            )
         if size == self.size:
-            self._timed(len(images) / seconds)
+            self._timed(len(rows[0]) / seconds)
         return [output[:size] for output in rows]
 
-    def _keeps_bits(self, images: Sequence[np.ndarray], rows: list[np.ndarray], size: int) -> bool:
+    def _clocked(self, images: Sequence[np.ndarray]) -> tuple[list[np.ndarray], float]:
+        start = time.perf_counter()
+        rows = self._by_shape(images)
+        return rows, time.perf_counter() - start
+
+    def _keeps_bits(self, images: Sequence[np.ndarray], rows: list[np.ndarray]) -> bool:
         if self._witness is None:
             self._witness = images[0]
             self._witness_rows = [output[:1].copy() for output in rows]
-            again = self._in_memory(self._witness[None])
+            again = self._pool.submit(self._in_memory, self._witness[None]).result()
         else:
-            again = [output[size:] for output in rows]
+            again = [output[len(images) :] for output in rows]
         pairs = zip(again, self._witness_rows, strict=True)
         return all(np.array_equal(a, b, equal_nan=True) for a, b in pairs)
 
     def _timed(self, rate: float) -> None:
         """Take note of a batch's images a second, and judge its size when there are enough."""
         self._rates.append(rate)
-        timed = self._rates[1:]
+        timed = self._rates[self.lanes :]
         if timed:
-            self.images_a_second = max(self.images_a_second, timed[-1])
+            self.images_a_second = max(self.images_a_second, self.lanes * timed[-1])
         if self._settled or len(timed) < _TRIES - 1:
             return
         # On a machine that does other work too, the slowest has to be faster than the fastest was.
@@ -128,7 +171,7 @@ class Batches:
                 where=self._where,
                 fix="Choose fewer layers or a smaller reduction, or another --device.",
             )
-        self._settle(min(half, self.size), f"{len(batch)} need more memory than there is")
+        self._too_large.append(len(batch))
         return _joined([self._in_memory(batch[:half]), self._in_memory(batch[half:])])
 
 

@@ -38,19 +38,21 @@ def decode_image(path: Path) -> np.ndarray:
 class DecodedImages:
     """Images in the order of their files; a context manager.
 
-    At most twice as many as were last asked for are decoded and wait, so that memory stays flat.
-
     Args:
         start: the place of the first image to decode.
         skip_bad: leave out images that do not open, instead of raising.
+        ahead: at most so many times as many as were last asked for are decoded and wait, so that
+            memory stays flat.
 
     Attributes:
         skipped: places of the images that were left out.
     """
 
-    def __init__(self, paths: Sequence[Path], start: int = 0, skip_bad: bool = False) -> None:
+    def __init__(
+        self, paths: Sequence[Path], start: int = 0, skip_bad: bool = False, ahead: int = 2
+    ) -> None:
         self.skipped: list[int] = []
-        self._paths, self._next, self._skip_bad = paths, start, skip_bad
+        self._paths, self._next, self._skip_bad, self._ahead = paths, start, skip_bad, ahead
         self._waiting: deque[tuple[int, Future[np.ndarray]]] = deque()
         self._pool = ThreadPoolExecutor(n_cores(), thread_name_prefix="decode")
 
@@ -73,7 +75,7 @@ class DecodedImages:
         """
         taken: list[PlacedImage] = []
         while len(taken) < count:
-            while len(self._waiting) < 2 * count and self._next < len(self._paths):
+            while len(self._waiting) < self._ahead * count and self._next < len(self._paths):
                 path = self._paths[self._next]
                 self._waiting.append((self._next, self._pool.submit(decode_image, path)))
                 self._next += 1

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nrp_onnx.activations.batches import Batches
+from nrp_onnx.activations.images import n_cores
 from nrp_onnx.activations.layer_part import forget_part
 from nrp_onnx.activations.layer_parts import LayerParts
 from nrp_onnx.activations.session import BoundSession, open_session
@@ -22,8 +23,10 @@ from nrp_onnx.errors import OutputError, RecordingsError
 from nrp_onnx.files import sha256_of_json
 from nrp_onnx.notes import Notes
 
-#: The batch sizes to begin with: enough for full speed on most machines.
-_BATCH, _BATCH_ON_GPU = 16, 64
+#: The batch sizes to begin with. On the CPU, the activations of few images stay in its caches.
+_BATCH, _BATCH_ON_GPU = 4, 64
+#: Batches that run at a time on the CPU, one on each core: none waits for the slowest share of a core.
+_MOST_LANES = 16
 
 
 @dataclass(frozen=True)
@@ -108,12 +111,13 @@ def _extract(
 ) -> str:
     """Compute layers and write their files; the provider that computed them."""
     backbone, notes = request.backbone, request.notes
+    lanes = min(n_cores(), _MOST_LANES)
     # Nothing refers to the graph once the session has its own copy: it may be large.
     session = open_session(
         to_checked_proto(
             build_feature_graph(backbone, request.preprocessing, features), "feature graph"
         ).SerializeToString(),
-        request.device, notes, backbone.path, backbone.path.parent,
+        request.device, notes, backbone.path, backbone.path.parent, n_cores() // lanes,
     )  # fmt: skip
     provider: str = session.get_providers()[0]
     on_cpu = provider == "CPUExecutionProvider"
@@ -140,6 +144,7 @@ def _extract(
             backbone.input.batch is not None,
             backbone.path,
             notes,
+            lanes if on_cpu else 1,
         )
         stream_activations(
             batches, parts, names, stimuli, start, request.skip_bad_stimuli, backbone.path, notes

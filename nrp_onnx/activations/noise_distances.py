@@ -78,11 +78,13 @@ def measure_noise_distances(
     moved = np.empty((len(levels), len(features), n))
     with (
         progress_bar("Adding noise to images", n) as advance,
+        batches,
         DecodedImages([path for _, path in images]) as decoded,
     ):
         while taken := decoded.take(batches.size):
             rows = slice(taken[0][0], taken[-1][0] + 1)
-            for layer, found in zip(clean, batches.run([image for _, image in taken]), strict=True):
+            started = batches.start([image for _, image in taken])
+            for layer, found in zip(clean, batches.finish(started), strict=True):
                 layer[rows] = found
             for number, level in enumerate(levels):
                 noisy = [noisy_image(image, level, seed, images[i][0]) for i, image in taken]
@@ -97,7 +99,7 @@ def _in_batches(batches: Batches, images: Sequence[np.ndarray]) -> list[np.ndarr
     parts, start = [], 0
     while start < len(images):
         size = batches.size
-        parts.append(batches.run(images[start : start + size]))
+        parts.append(batches.finish(batches.start(images[start : start + size])))
         start += size
     return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
 

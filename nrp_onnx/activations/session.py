@@ -40,7 +40,12 @@ _SHAPE_OPS = frozenset(
 
 
 def open_session(
-    model: bytes, device: str, notes: Notes, where: object, data_folder: Path | None = None
+    model: bytes,
+    device: str,
+    notes: Notes,
+    where: object,
+    data_folder: Path | None = None,
+    threads: int = 0,
 ) -> ort.InferenceSession:
     """A session on a device.
 
@@ -49,6 +54,7 @@ def open_session(
         data_folder: where the external data that it refers to lie, which have been checked.
         device: ``cpu``; ``cuda`` or ``tensorrt``, an error where they do not work; ``auto``, CUDA
             where a GPU is present and the CPU elsewhere, which is said.
+        threads: of the CPU that one run uses; 0: those that ONNX Runtime chooses.
 
     Raises:
         DeviceError: if a GPU is asked for and does not work; with the reason.
@@ -67,15 +73,16 @@ def open_session(
     if device != "cpu":
         return _gpu_session(model, device, notes, where, data_folder)
     try:
-        return ort.InferenceSession(model, _options(data_folder), providers=[_CPU])
+        return ort.InferenceSession(model, _options(data_folder, threads), providers=[_CPU])
     except Exception as error:  # ONNX Runtime has no public exception family
         raise ModelError(
             "ONNX Runtime cannot load the model", where=where, found=str(error).splitlines()[0]
         ) from None
 
 
-def _options(data_folder: Path | None) -> ort.SessionOptions:
+def _options(data_folder: Path | None, threads: int = 0) -> ort.SessionOptions:
     options = external_data.session_options(data_folder)
+    options.intra_op_num_threads = threads
     # Threads that wait for work would spin, on the cores that decoding needs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options

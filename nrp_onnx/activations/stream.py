@@ -1,10 +1,11 @@
-"""From image files to Parquet files: decoding threads, the session, a writer thread.
+"""From image files to Parquet files: decoding threads, lanes of the session, a writer thread.
 
 Between any two of them a bounded number of images waits, so that memory stays flat in the number of
 images. An error in any of them ends the run.
 """
 
 import time
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nrp_onnx.activations.batches import Batches
+from nrp_onnx.activations.batches import Batches, StartedBatch
 from nrp_onnx.activations.images import DecodedImages, PlacedImage
 from nrp_onnx.activations.layer_parts import LayerParts
 from nrp_onnx.activations.stimuli import Stimuli
@@ -46,20 +47,30 @@ def stream_activations(
     ids = stimuli.stimulus_ids
     begun, estimated = time.perf_counter(), False
     with ExitStack() as stack:
-        images = stack.enter_context(DecodedImages(stimuli.stimulus_paths, start, skip_bad))
+        images = stack.enter_context(
+            DecodedImages(stimuli.stimulus_paths, start, skip_bad, 2 * batches.lanes)
+        )
+        stack.enter_context(batches)
         writer = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="write"))
         advance = stack.enter_context(
             progress_bar(f"Extracting {len(names)} layers", len(ids), start)
         )
         written: Future[None] | None = None
-        while batch := _taken(images, batches.size):
-            outputs = batches.run([image for _, image in batch])
-            batch_ids = [ids[place] for place, _ in batch]
+        started: deque[tuple[list[str], StartedBatch]] = deque()
+        while True:
+            # One batch waits for each lane, so that none waits for a slower one or for this thread.
+            while len(started) < 2 * batches.lanes and (batch := _taken(images, batches.size)):
+                batch_ids = [ids[place] for place, _ in batch]
+                started.append((batch_ids, batches.start([image for _, image in batch])))
+            if not started:
+                break
+            batch_ids, running = started.popleft()
+            outputs = batches.finish(running)
             _check_finite(outputs, names, batch_ids, where)
             if written is not None:
                 written.result()  # at most one batch waits to be written
             written = writer.submit(parts.write, batch_ids, outputs)
-            advance(len(batch))
+            advance(len(batch_ids))
             if batches.images_a_second and not estimated:
                 estimated, rate = True, batches.images_a_second
                 left = _duration((len(ids) - start) / rate)

@@ -35,6 +35,7 @@ def append_preprocessing(tape: Tape, images: ir.Value, spec: Preprocessing) -> i
     x = _resize(tape, x, spec)
     if spec.crop_size is not None:
         x = _center_crop(tape, x, spec.crop_size)
+    _tell_shape(x, images, spec)
     # ((v * rescale) - mean) / std as one product and one sum: per channel, in the order R, G, B.
     std = np.array(spec.image_std, np.float64)
     scale = np.float32(spec.rescale_factor / std).reshape(1, 3, 1, 1)
@@ -97,6 +98,17 @@ def check_fits(
             expected=f"{layout} {dtype}",
             found=f"{spec.layout} {spec.dtype}",
         )
+
+
+def _tell_shape(x: ir.Value, images: ir.Value, spec: Preprocessing) -> None:
+    """Say what shape pixels have now, which shape inference does not find.
+
+    Where ONNX Runtime cannot tell that two tensors are of one shape, it does not compute one in the
+    place of the other: each sum of two paths of a ResNet would cost a copy.
+    """
+    size = spec.crop_size or spec.size
+    if images.shape is not None and not isinstance(size, int | None):
+        x.shape, x.type = ir.Shape([images.shape[0], 3, *size]), ir.TensorType(ir.DataType.FLOAT)
 
 
 def _constant(tape: Tape, array: np.ndarray) -> ir.Value:

@@ -23,6 +23,9 @@ from nrp_onnx.scoring.splits import Fold
 
 PREDICTORS = (*BASELINES, "nrp")
 
+#: Between the seeds of two repeats: more than the folds and the heads of an ensemble take.
+_SEEDS_APART = 1000
+
 
 @dataclass(frozen=True)
 class Scaling:
@@ -48,6 +51,7 @@ class Fits:
 
     Attributes:
         predictions: for each predictor float64 (n_stimuli, n_sites), in recorded units.
+        of_seeds: the NRP head's predictions by each seed, those of the first one included.
         scales: float64 (n_stimuli, n_sites): errors are divided by these to be in score units.
         first: the fold that is exported.
         n_trials: how many heads were trained.
@@ -56,6 +60,7 @@ class Fits:
     """
 
     predictions: dict[str, np.ndarray]
+    of_seeds: list[np.ndarray]
     scales: np.ndarray
     first: FittedFold
     n_trials: int
@@ -88,6 +93,7 @@ def fit_folds(
     normalise: str,
     seed: int,
     record: TrialRecord,
+    n_seeds: int = 1,
 ) -> Fits:
     """Fit baselines and NRP heads on each fold.
 
@@ -95,17 +101,19 @@ def fit_folds(
         layers: the span of the images in each layer, in the order of the stimuli.
         normalise: ``zscore`` or ``none``.
         record: trials that it holds are not trained again.
+        n_seeds: how often heads are searched and trained on each fold, each time from another seed.
     """
     rates = recordings.averages
     region_of = np.array(recordings.regions)
     regions = [
         torch.from_numpy(np.flatnonzero(region_of == name)) for name in recordings.region_names
     ]
-    predictions = {name: np.full(rates.shape, np.nan) for name in PREDICTORS}
+    predictions = {name: np.full(rates.shape, np.nan) for name in BASELINES}
     scales = np.full(rates.shape, np.nan)
     best, first = [], None
     n_directions = dict.fromkeys(layer_names, 0)
-    n_trials = len(folds) * n_heads(space, len(layers))
+    of_seeds = [np.full(rates.shape, np.nan) for _ in range(n_seeds)]
+    n_trials = len(folds) * n_seeds * n_heads(space, len(layers))
     with progress_bar("Training NRP heads", n_trials) as advance:
         for number, fold in enumerate(folds):
             train, test = fold.train, fold.test
@@ -133,10 +141,16 @@ def fit_folds(
                 torch.from_numpy(fold.validation),
                 regions,
             )
-            predictor, chosen = fit_predictor(
-                space, images, differing, baselines.ridge, seed + number, advance, record, number
-            )
-            predictions["nrp"][test] = restore(predictor.rates(images.inputs, test))
+            fitted = []
+            for repeat, predictions_of_seed in enumerate(of_seeds):
+                own_seed = seed + _SEEDS_APART * repeat + number
+                fitted.append(
+                    fit_predictor(
+                        space, images, differing, baselines.ridge, own_seed, advance, record, number
+                    )
+                )
+                predictions_of_seed[test] = restore(fitted[-1][0].rates(images.inputs, test))
+            predictor, chosen = fitted[0]
             best.append(
                 {
                     **_without_curves(record.row(number, chosen)),
@@ -146,7 +160,8 @@ def fit_folds(
             if first is None:
                 first = FittedFold(predictor, bases, scaling.offset, scaling.scale)
     assert first is not None
-    return Fits(predictions, scales, first, record.n_trials, best, n_directions)
+    predictions["nrp"] = of_seeds[0]
+    return Fits(predictions, of_seeds, scales, first, record.n_trials, best, n_directions)
 
 
 def notes_on_layers(n_directions: Mapping[str, int]) -> list[str]:

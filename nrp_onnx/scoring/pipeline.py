@@ -35,7 +35,7 @@ from nrp_onnx.scoring.choices import (
 )
 from nrp_onnx.scoring.fitting import fit_folds, notes_on_layers
 from nrp_onnx.scoring.predictions import write_predictions
-from nrp_onnx.scoring.regions import score_regions
+from nrp_onnx.scoring.regions import notes_on_seeds, score_regions
 from nrp_onnx.scoring.run_folder import (
     PREDICTIONS_FILE,
     RESULT_FILE,
@@ -70,6 +70,7 @@ class ScoreOptions:
     protocol: str = "k-fold"
     folds: int = 5
     seed: int = 0
+    seeds: int = 1
     device: str = "auto"
     skip_bad_stimuli: bool = False
     overwrite: bool = False
@@ -119,6 +120,7 @@ def run_score(
         "protocol": options.protocol,
         "folds": len(folds),
         "seed": options.seed,
+        "seeds": options.seeds,
         "skip_bad_stimuli": options.skip_bad_stimuli,
         "schema_version": SCHEMA_VERSION,
     }
@@ -152,12 +154,17 @@ def run_score(
     with _timed(timings, "fitting_s"):
         record = TrialRecord(folder / TRIALS_FILE, names)
         spans = [read_span(layer) for layer in activations]
-        fits = fit_folds(spans, names, recordings, folds, space, normalise, options.seed, record)
+        fits = fit_folds(
+            *(spans, names, recordings, folds, space, normalise, options.seed, record),
+            n_seeds=options.seeds,
+        )
     for note in notes_on_layers(fits.n_directions):
         notes.say(note)
     with _timed(timings, "scoring_s"):
         regions = score_regions(recordings, fits, folds, options.seed)
         add_ceilings(regions, recordings, fits, folds, options.seed, folder / SITES_FILE)
+    for note in notes_on_seeds(regions):
+        notes.say(note)
     with _timed(timings, "brainscore_s"):
         differing = [x for x, n in zip(spans, fits.n_directions.values(), strict=True) if n]
         for name, found in brainscore(differing, recordings, notes).items():
@@ -231,6 +238,7 @@ def run_score(
             "validation_share": VALIDATION_SHARE,
             "normalise": normalise,
             "seed": options.seed,
+            "seeds": options.seeds,
             "interval": "95 %, bootstrap over images and sites, 2000 resamples",
             "exported_fold": 0,
         },

@@ -1,5 +1,6 @@
 """The numbers of each region, from held-out predictions."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,16 @@ def score_regions(
         nrp = predictors["nrp"]
         result[region] = {
             "n_sites": len(sites),
-            "nrp_error": {"value": nrp["mae"], "ci95": nrp["mae_ci95"]},
+            "nrp_error": {
+                "value": nrp["mae"],
+                "ci95": nrp["mae_ci95"],
+                "by_seed": [
+                    mean_absolute_error(
+                        ((predicted[:, sites] - recorded) / fits.scales[:, sites])[held_out]
+                    )
+                    for predicted in fits.of_seeds
+                ],
+            },
             "noise_floor": noise_floor,
             "noise_floor_reason": None if known else NO_NOISE_FLOOR,
             "predictors": predictors,
@@ -65,3 +75,13 @@ def score_regions(
             },
         }
     return result
+
+
+def notes_on_seeds(regions: Mapping[str, dict[str, Any]]) -> list[str]:
+    """How far the NRP-error of each region hangs on the seed; nothing to say of a single one."""
+    return [
+        f"{name}: NRP-error {np.mean(errors):.4f} on average over {len(errors)} seeds, "
+        f"standard deviation {np.std(errors, ddof=1):.4f}"
+        for name, region in regions.items()
+        if len(errors := region["nrp_error"]["by_seed"]) > 1
+    ]

@@ -30,7 +30,7 @@ def run_all(
     while done < n_images:
         sizes.append(batches.size)
         part = [IMAGES[place % 255] for place in range(done, min(done + batches.size, n_images))]
-        rows.append(batches.run(part)[0])
+        rows.append(batches.finish(batches.start(part))[0])
         done += len(part)
     return batches, sizes, np.concatenate(rows)[:, 0], notes
 
@@ -108,7 +108,7 @@ def test_other_errors_are_the_model_s() -> None:
 def test_rows_of_images_of_unequal_size_keep_their_order() -> None:
     images = [np.full((2 + place % 3, 2, 3), place, np.uint8) for place in range(10)]
     batches = Batches(means, 16, False, "model.onnx", Notes())
-    np.testing.assert_array_equal(batches.run(images)[0][:, 0], np.arange(10))
+    np.testing.assert_array_equal(batches.finish(batches.start(images))[0][:, 0], np.arange(10))
 
 
 def test_bound_outputs_are_those_of_a_plain_run(model_path: Path) -> None:
