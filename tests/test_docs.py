@@ -173,3 +173,10 @@ def test_the_page_of_trials_names_every_column(tmp_path: Path) -> None:
     rows = re.findall(r"^\| (`.*?) \|", page, re.MULTILINE)
     documented = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
     assert documented == pq.read_schema(tmp_path / "trials.parquet").names
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        text = page.read_text(encoding="utf-8")
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)|src=\"([^\"]+)\"", text):
+            assert (page.parent / "".join(link)).is_file(), f"{page.name}: {link}"
