@@ -21,7 +21,8 @@ from tests.recordings.algonauts_folder import write_subject
 from tests.recordings.brainio_file import write_assembly
 
 ROOT = Path(__file__).parents[1]
-#: The reference of the commands shows those of their help, whose files are made up.
+#: The reference of the commands shows those of their help, whose files are made up; tutorials have
+#: tests of their own.
 PAGES = [
     "README.md",
     *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md") if page.stem != "cli"),
@@ -48,7 +49,8 @@ def desk(raw_data: Path, model_path: Path, tmp_path_factory: pytest.TempPathFact
     shutil.make_archive(str(folder / "images"), "zip", raw_data / "images")
     for name in ("rates.npy", "stimuli.csv"):
         shutil.copy(raw_data / name, folder)
-    for name in ("model.onnx", "other.onnx"):
+    (folder / "demo").mkdir()
+    for name in ("model.onnx", "other.onnx", "demo/trained.onnx", "demo/untrained.onnx"):
         shutil.copy(model_path, folder / name)
     pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(folder / "image.png")
@@ -171,3 +173,10 @@ def test_the_page_of_trials_names_every_column(tmp_path: Path) -> None:
     rows = re.findall(r"^\| (`.*?) \|", page, re.MULTILINE)
     documented = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
     assert documented == pq.read_schema(tmp_path / "trials.parquet").names
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        text = page.read_text(encoding="utf-8")
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)|src=\"([^\"]+)\"", text):
+            assert (page.parent / "".join(link)).is_file(), f"{page.name}: {link}"

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from nrp_onnx.report.point_labels import crosses, label_points
 from nrp_onnx.report.study_figures import (
@@ -18,6 +19,8 @@ from nrp_onnx.report.style import HEAD, NamedFigure
 
 _WIDTH, _HEIGHT = 1.3 * PANEL_WIDTH, 1.2 * PANEL_HEIGHT
 _MARGIN = 0.12
+#: Small sensitivities have long numbers.
+_TICKS = 5
 
 
 def robustness_figure(study: Mapping[str, Any]) -> NamedFigure:
@@ -53,6 +56,7 @@ def _points(panel: Axes, study: Mapping[str, Any], level: str) -> None:
         ecolor=(HEAD, 0.5), capsize=2, markersize=6, elinewidth=0.8,
     )  # fmt: skip
     panel.margins(_MARGIN)
+    panel.xaxis.set_major_locator(MaxNLocator(_TICKS))
     panel.set_xlabel("sensitivity: distance moved / distance between images", fontsize="small")
     label_errors(panel.yaxis, study["units"])
     correlation = correlation_text(study["rank_correlation"][level])
