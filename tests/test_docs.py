@@ -25,7 +25,11 @@ ROOT = Path(__file__).parents[1]
 #: tests of their own.
 PAGES = [
     "README.md",
-    *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md") if page.stem != "cli"),
+    *sorted(
+        f"docs/{page.name}"
+        for page in (ROOT / "docs").glob("*.md")
+        if page.stem != "cli" and not page.stem.startswith("tutorial-")
+    ),
 ]
 #: Pages whose commands take the recordings and the run of the README.
 AFTER_README = ("docs/studies.md", "docs/reading-a-score.md")

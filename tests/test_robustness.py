@@ -21,8 +21,11 @@ from nrp_onnx.backbone.model import load_backbone
 from nrp_onnx.backbone.preprocessing import PRESETS
 from nrp_onnx.backbone.reductions import Reduction
 from nrp_onnx.converters.torch import convert
+from nrp_onnx.errors import OptionError
+from nrp_onnx.main_job import ScoreOptions
 from nrp_onnx.notes import Notes
 from nrp_onnx.recordings import load_recordings, simulate_recordings
+from nrp_onnx.studies.robustness import study_robustness
 from nrp_onnx.studies.sensitivity import sensitivity_to_noise
 from tests.conftest import assert_user_error, nrp_onnx
 
@@ -154,10 +157,13 @@ def test_the_command_leaves_table_and_figure_and_measures_once(
 def test_levels_that_are_none_are_one_line(
     model_path: Path, recordings_folder: Path, tmp_path: Path
 ) -> None:
-    for levels in ("4,much", "-1", "4,4", "nan"):
-        run = nrp_onnx(
-            "study", "robustness", model_path, "--recordings", recordings_folder,
-            f"--levels={levels}", "-o", tmp_path / "out",
-        )  # fmt: skip
-        assert_user_error(run, "--levels", "numbers from 0 up with commas", levels[:2])
+    run = nrp_onnx(
+        "study", "robustness", model_path, "--recordings", recordings_folder, "--levels", "4,much",
+        "-o", tmp_path / "out",
+    )  # fmt: skip
+    assert_user_error(run, "--levels", "numbers from 0 up with commas", "'4,much'")
+    recordings = load_recordings(recordings_folder)
+    for levels in ([-1.0], [4.0, 4.0], [np.nan]):
+        with pytest.raises(OptionError, match=r"--levels.*different numbers from 0 up"):
+            study_robustness([model_path], recordings, tmp_path / "out", levels, 8, ScoreOptions())
     assert not (tmp_path / "out").exists()

@@ -75,7 +75,7 @@ def _messages() -> str:
             if isinstance(node, ast.JoinedStr):
                 parts = node.values
                 texts.append(
-                    "".join(p.value if isinstance(p, ast.Constant) else "{}" for p in parts)
+                    "".join(str(p.value) if isinstance(p, ast.Constant) else "{}" for p in parts)
                 )
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                 texts.append(node.value)
