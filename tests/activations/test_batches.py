@@ -1,6 +1,8 @@
 """Batch sizes: measured, halved where memory ends, and never a reason for other bits."""
 
+import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from nrp_onnx.activations.batches import Batches
+from nrp_onnx.activations.batches import Batches, StartedBatch
 from nrp_onnx.activations.session import BoundSession
 from nrp_onnx.errors import ModelError
 from nrp_onnx.notes import Notes
@@ -73,6 +75,38 @@ def test_a_size_that_changes_bits_is_not_taken(from_size: int) -> None:
     if from_size == 2:
         expected = expected * (1 + np.float32(1e-6))
     np.testing.assert_array_equal(rows, expected)
+
+
+def test_lanes_run_at_a_time_and_keep_order_and_bits() -> None:
+    """Batches of a size that changes bits are on their way when that is found out."""
+    at_a_time, running, lock = [0], [0], threading.Lock()
+
+    def run(images: np.ndarray) -> list[np.ndarray]:
+        with lock:
+            running[0] += 1
+            at_a_time.append(running[0])
+        time.sleep(0.01 * (1 + int(images[0, 0, 0, 0]) % 3))  # later ones may end before
+        with lock:
+            running[0] -= 1
+        off = np.float32(1e-6 if len(images) >= 8 else 0)
+        return [output * (1 + off) for output in means(images)]
+
+    notes, rows, done, sizes = Notes(), [], 0, []
+    with Batches(run, 4, False, "model.onnx", notes, lanes=3) as batches:
+        started: deque[StartedBatch] = deque()
+        while done < 600 or started:
+            while len(started) < 6 and done < 600:
+                end = min(done + batches.size, 600)
+                sizes.append(end - done)
+                started.append(batches.start([IMAGES[i % 255] for i in range(done, end)]))
+                done = end
+            rows.append(batches.finish(started.popleft())[0])
+    assert max(at_a_time) == 3
+    assert sizes.count(8) > 1  # more than the one that proves
+    assert batches.size == 4
+    assert "batches of 4 images: others change the last bits" in notes.said
+    expected = np.arange(600, dtype=np.float32)[:, None] % 255 + 1
+    np.testing.assert_array_equal(np.concatenate(rows), expected)
 
 
 def test_batches_are_halved_where_memory_ends() -> None:
