@@ -185,6 +185,25 @@ def test_layers_of_a_network_are_those_of_pytorch(network: nn.Sequential, model_
         np.testing.assert_allclose(found, x.detach().flatten(1), atol=1e-4)
 
 
+@pytest.mark.parametrize("preset", ["tf", "imagenet"])
+def test_shapes_are_known_behind_the_preprocessing(model_path: Path, preset: str) -> None:
+    """Without them, ONNX Runtime copies tensors that it could compute in place."""
+    backbone = load_backbone(model_path)
+    spec = PRESETS[preset].for_input(32, 32, "NCHW", "float32")
+    features = [Feature(layer, Reduction("none")) for layer in auto_layers(backbone)]
+    proto = to_checked_proto(build_feature_graph(backbone, spec, features), "graph")
+    # Only what the preprocessing says of itself may tell.
+    told = [value for value in proto.graph.value_info if not value.name.startswith("backbone/")]
+    del proto.graph.value_info[:]
+    proto.graph.value_info.extend(told)
+    inferred = {
+        value.name: [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
+        for value in onnx.shape_inference.infer_shapes(proto).graph.value_info
+    }
+    convolved = [node.output[0] for node in proto.graph.node if node.op_type == "Conv"]
+    assert [inferred[name] for name in convolved] == [["batch", 8, 16, 16], ["batch", 12, 8, 8]]
+
+
 def test_auto_spreads_over_depth_and_leaves_out_the_scores(model_path: Path) -> None:
     names = [layer.name for layer in auto_layers(load_backbone(model_path))]
     assert "5" not in names  # the classifier
