@@ -340,6 +340,18 @@ def test_damaged_recordings_are_one_line_and_leave_nothing_finished(
     assert {str(path) for path in shown} <= {"run.json", "activations"}
 
 
+@pytest.mark.parametrize("wrong", ["model", "search"])
+def test_what_is_wrong_is_said_before_recordings_are_made(
+    wrong: str, model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NRP_ONNX_CACHE", str(tmp_path / "cache"))
+    model = tmp_path / "missing.onnx" if wrong == "model" else model_path
+    search = "deepest" if wrong == "search" else "quick"
+    run = nrp_onnx("score", model, "--search", search, "-o", tmp_path / "out")
+    assert_user_error(run, "missing.onnx" if wrong == "model" else "deepest")
+    assert not (tmp_path / "cache").exists()
+
+
 def test_several_seeds_on_the_same_folds(
     model_path: Path, recordings_folder: Path, run_folder: Path, tmp_path: Path
 ) -> None:

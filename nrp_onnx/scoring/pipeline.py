@@ -15,13 +15,13 @@ import onnxruntime as ort
 
 from nrp_onnx.activations.extraction import extract_activations
 from nrp_onnx.activations.store import StoredLayer
-from nrp_onnx.backbone.model import load_backbone
+from nrp_onnx.backbone.model import Backbone
 from nrp_onnx.export.exported_fold import check_exported_head, export_fold
 from nrp_onnx.export.folded_head import fold_head, used_layers
 from nrp_onnx.files import safe_name, write_json
 from nrp_onnx.notes import Notes
 from nrp_onnx.predictor.layer_span import read_span
-from nrp_onnx.predictor.search_file import read_search
+from nrp_onnx.predictor.search_space import SearchSpace
 from nrp_onnx.predictor.trial_record import TrialRecord
 from nrp_onnx.recordings import Recordings
 from nrp_onnx.scoring.brainscore import brainscore
@@ -79,7 +79,8 @@ class ScoreOptions:
 
 
 def run_score(
-    model: Path,
+    backbone: Backbone,
+    space: SearchSpace,
     recordings: Recordings,
     out: str | Path | None,
     options: ScoreOptions,
@@ -87,14 +88,13 @@ def run_score(
     timings: dict[str, float],
     keep_model: bool,
 ) -> dict[str, Any]:
-    """Score an ONNX file; see `nrp_onnx.main_job.score`.
+    """Score a backbone; see `nrp_onnx.main_job.score`.
 
     Args:
+        space: that ``options.search`` names.
         timings: seconds that were spent already, by what they were spent on.
         keep_model: leave a copy of the model in the output folder.
     """
-    backbone = load_backbone(model)
-    space = read_search(options.search)
     if options.regions:
         recordings = recordings.select_regions(list(options.regions))
     preprocessing = choose_preprocessing(backbone, options.preprocess, notes)
@@ -132,7 +132,7 @@ def run_score(
         notes.say(f"{folder} holds this very run, finished: nothing is computed again")
         return {**held, "folder": str(folder)}
     if keep_model:
-        shutil.copyfile(model, folder / "backbone.onnx")
+        shutil.copyfile(backbone.path, folder / "backbone.onnx")
 
     with _timed(timings, "extraction_s"):
         extraction = extract_activations(
