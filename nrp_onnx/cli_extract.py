@@ -6,7 +6,16 @@ from typing import Annotated
 
 import typer
 
-from nrp_onnx.cli_options import AsJson, Device, Layers, Preprocess, Reduce, SkipBadStimuli
+from nrp_onnx.cli_options import (
+    AsJson,
+    Device,
+    Engine,
+    Layers,
+    Preprocess,
+    RayAddress,
+    Reduce,
+    SkipBadStimuli,
+)
 from nrp_onnx.errors import OptionError
 
 
@@ -28,6 +37,8 @@ def extract_command(
     overwrite: Annotated[
         bool, typer.Option(help="Take the place of other activations in the folder.")
     ] = False,
+    engine: Engine = "local",
+    ray_address: RayAddress = None,
     as_json: AsJson = False,
 ) -> None:
     """Write the activations of images, one Parquet file a layer; killed, it goes on when run again.
@@ -46,7 +57,9 @@ def extract_command(
             found="neither" if images is None else "both",
         )
     notes = Notes()
-    options = ExtractOptions(layers, reduce, preprocess, device, skip_bad_stimuli, overwrite)
+    options = ExtractOptions(
+        *(layers, reduce, preprocess, device, skip_bad_stimuli, overwrite, engine, ray_address)
+    )
     stimuli = open_recordings(recordings, notes) if images is None else images
     result = extract(model, stimuli, out, options, notes)
     if as_json:

@@ -25,6 +25,8 @@ Protocol = Annotated[str, typer.Option(help="As in `score`.")]
 Folds = Annotated[int, typer.Option(help="As in `score`.")]
 Seed = Annotated[int, typer.Option(help="Of folds, weights, bootstrap and random pruning.")]
 Device = Annotated[str, typer.Option(help="As in `score`.")]
+Engine = Annotated[str, typer.Option(help="As in `score`; models are tasks.")]
+RayAddress = Annotated[str | None, typer.Option(help="As in `score`.")]
 Overwrite = Annotated[bool, typer.Option(help="Score again what the folder holds already.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
 
@@ -53,6 +55,8 @@ def table1_command(
     folds: Folds = 5,
     seed: Seed = 0,
     device: Device = "auto",
+    engine: Engine = "local",
+    ray_address: RayAddress = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -85,6 +89,8 @@ def layers_command(
     folds: Folds = 5,
     seed: Seed = 0,
     device: Device = "auto",
+    engine: Engine = "local",
+    ray_address: RayAddress = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -138,6 +144,8 @@ def pruning_command(
     folds: Folds = 5,
     seed: Seed = 0,
     device: Device = "auto",
+    engine: Engine = "local",
+    ray_address: RayAddress = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:

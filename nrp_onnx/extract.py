@@ -10,6 +10,7 @@ from PIL import Image
 from nrp_onnx.activations.extraction import extract_activations
 from nrp_onnx.activations.stimuli import Stimuli
 from nrp_onnx.backbone.model import load_backbone
+from nrp_onnx.engine import open_engine
 from nrp_onnx.errors import RecordingsError
 from nrp_onnx.files import sha256_of_file, sha256_of_json
 from nrp_onnx.notes import Notes
@@ -26,6 +27,8 @@ class ExtractOptions:
     device: str = "auto"
     skip_bad_stimuli: bool = False
     overwrite: bool = False
+    engine: str = "local"
+    ray_address: str | None = None
 
 
 def extract(
@@ -50,6 +53,7 @@ def extract(
         NrpOnnxError: for anything that is wrong with what was given.
     """
     options, notes = options or ExtractOptions(), notes or Notes()
+    engine = open_engine(options.engine, options.ray_address)
     if isinstance(stimuli, str | Path):
         stimuli = ImageFolder(Path(stimuli))
     backbone = load_backbone(Path(model))
@@ -66,6 +70,7 @@ def extract(
         notes,
         skip_bad_stimuli=options.skip_bad_stimuli,
         overwrite=options.overwrite,
+        engine=engine,
     )
     return {
         "folder": str(out),

@@ -7,12 +7,14 @@ from pathlib import Path
 import filelock
 
 from nrp_onnx.activations.components import with_components
-from nrp_onnx.activations.layer_extraction import Extraction, Request, extract_layers
+from nrp_onnx.activations.layer_computation import Request
+from nrp_onnx.activations.layer_extraction import Extraction, extract_layers
 from nrp_onnx.activations.space import writing_to
 from nrp_onnx.activations.stimuli import Stimuli
 from nrp_onnx.backbone.feature_graph import Feature
 from nrp_onnx.backbone.model import Backbone
 from nrp_onnx.backbone.preprocessing import Preprocessing
+from nrp_onnx.engine import Engine, LocalEngine
 from nrp_onnx.errors import OutputError
 from nrp_onnx.notes import Notes
 
@@ -30,6 +32,7 @@ def extract_activations(
     *,
     skip_bad_stimuli: bool = False,
     overwrite: bool = True,
+    engine: Engine | None = None,
 ) -> Extraction:
     """Write the activations of all stimuli, one Parquet file a layer, unless they are there.
 
@@ -40,13 +43,18 @@ def extract_activations(
     Args:
         skip_bad_stimuli: leave out images that do not open, instead of failing.
         overwrite: take the place of activations of another fingerprint.
+        engine: where it is computed; None: in this process. Machines of a cluster read the model and
+            the images at the same paths as this one, and write to ``folder``. The files are the same.
 
     Raises:
         ModelError, DeviceError, RecordingsError: if the model, the device or an image cannot be
             used.
         OutputError: if the folder is in use, holds something else, or cannot hold the activations.
     """
-    request = Request(backbone, preprocessing, device, notes, skip_bad_stimuli, overwrite)
+    request = Request(
+        *(backbone, preprocessing, device, notes, skip_bad_stimuli, overwrite),
+        engine or LocalEngine(),
+    )
     with writing_to(folder), _only_one(folder):
         return extract_layers(
             request, with_components(request, features, stimuli, folder), stimuli, folder

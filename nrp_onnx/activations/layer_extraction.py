@@ -1,32 +1,20 @@
-"""Extracts the layers that a folder lacks: finds what is there, opens the session, resumes."""
+"""Extracts the layers that a folder lacks: finds what is there, and has the rest computed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nrp_onnx.activations.batches import Batches
-from nrp_onnx.activations.images import n_cores
+from nrp_onnx.activations.layer_computation import Request, bad_stimuli, compute_layers, some
 from nrp_onnx.activations.layer_part import forget_part
-from nrp_onnx.activations.layer_parts import LayerParts
-from nrp_onnx.activations.session import BoundSession, open_session
-from nrp_onnx.activations.space import check_space
+from nrp_onnx.activations.shards import compute_shards
 from nrp_onnx.activations.stimuli import Stimuli
 from nrp_onnx.activations.store import STORE_VERSION, layer_path, stored_facts, stored_ids
-from nrp_onnx.activations.stream import stream_activations
 from nrp_onnx.backbone.computation import computation_digests
 from nrp_onnx.backbone.count_sketch import SEED
-from nrp_onnx.backbone.feature_graph import IMAGES, Feature, build_feature_graph, to_checked_proto
-from nrp_onnx.backbone.model import Backbone
-from nrp_onnx.backbone.preprocessing import Preprocessing
-from nrp_onnx.errors import OutputError, RecordingsError
+from nrp_onnx.backbone.feature_graph import Feature
+from nrp_onnx.errors import OutputError
 from nrp_onnx.files import sha256_of_json
-from nrp_onnx.notes import Notes
-
-#: The batch sizes to begin with. On the CPU, the activations of few images stay in its caches.
-_BATCH, _BATCH_ON_GPU = 4, 64
-#: Batches that run at a time on the CPU, one on each core: none waits for the slowest share of a core.
-_MOST_LANES = 16
 
 
 @dataclass(frozen=True)
@@ -47,18 +35,6 @@ class Extraction:
     provider: str
     n_extracted: int
     skipped: list[str]
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to extract, and how; see `nrp_onnx.activations.extraction.extract_activations`."""
-
-    backbone: Backbone
-    preprocessing: Preprocessing
-    device: str
-    notes: Notes
-    skip_bad_stimuli: bool
-    overwrite: bool
 
 
 def extract_layers(
@@ -97,59 +73,10 @@ def extract_layers(
     else:
         asked = [features[place] for place in todo]
         ours = [(paths[place], facts[place]) for place in todo]
-        providers.add(_extract(request, asked, ours, stimuli, folder))
+        compute = compute_shards if request.engine.remote else compute_layers
+        providers.add(compute(request, asked, ours, stimuli, folder))
     skipped = _lacking(paths, stimuli, request)
     return Extraction(paths, list(features), ",".join(sorted(providers)), len(todo), skipped)
-
-
-def _extract(
-    request: Request,
-    features: Sequence[Feature],
-    files: Sequence[tuple[Path, dict[str, Any]]],
-    stimuli: Stimuli,
-    folder: Path,
-) -> str:
-    """Compute layers and write their files; the provider that computed them."""
-    backbone, notes = request.backbone, request.notes
-    lanes = min(n_cores(), _MOST_LANES)
-    # Nothing refers to the graph once the session has its own copy: it may be large.
-    session = open_session(
-        to_checked_proto(
-            build_feature_graph(backbone, request.preprocessing, features), "feature graph"
-        ).SerializeToString(),
-        request.device, notes, backbone.path, backbone.path.parent, n_cores() // lanes,
-    )  # fmt: skip
-    provider: str = session.get_providers()[0]
-    on_cpu = provider == "CPUExecutionProvider"
-    reference = backbone.input.batch or (_BATCH if on_cpu else _BATCH_ON_GPU)
-    names = [feature.layer.name for feature in features]
-    parts = LayerParts(
-        [path for path, _ in files],
-        [feature.n_features for feature in features],
-        [{**facts, "provider": provider} for _, facts in files],
-        reference,
-    )
-    with parts:
-        ids, done = stimuli.stimulus_ids, parts.stimulus_ids
-        start = ids.index(done[-1]) + 1 if done else 0
-        if done:
-            notes.log(f"going on after {start:,} of {len(ids):,} images: an earlier run left them")
-        if start != len(done) and not request.skip_bad_stimuli:
-            held = set(done)
-            raise _bad_stimuli(folder, [name for name in ids[:start] if name not in held])
-        check_space(folder, features, len(ids), len(done), notes)
-        batches = Batches(
-            BoundSession(session, IMAGES, names).run,
-            reference,
-            backbone.input.batch is not None,
-            backbone.path,
-            notes,
-            lanes if on_cpu else 1,
-        )
-        stream_activations(
-            batches, parts, names, stimuli, start, request.skip_bad_stimuli, backbone.path, notes
-        )
-    return provider
 
 
 def _facts(own: str, feature: Feature, stimuli: Stimuli) -> dict[str, Any]:
@@ -169,23 +96,10 @@ def _lacking(paths: Sequence[Path], stimuli: Stimuli, request: Request) -> list[
     held = [stored_ids(path) for path in paths]
     skipped = [name for name in stimuli.stimulus_ids if any(name not in ids for ids in held)]
     if skipped and not request.skip_bad_stimuli:
-        raise _bad_stimuli(paths[0].parent, skipped)
+        raise bad_stimuli(paths[0].parent, skipped)
     if skipped:
         request.notes.say(
             f"--skip-bad-stimuli: {len(skipped)} images do not open and are left out: "
-            f"{_some(skipped)}"
+            f"{some(skipped)}"
         )
     return skipped
-
-
-def _bad_stimuli(folder: Path, names: Sequence[str]) -> RecordingsError:
-    return RecordingsError(
-        f"the images of {len(names)} stimuli did not open in an earlier run",
-        where=folder,
-        found=_some(names),
-        fix="Mend them, or pass --skip-bad-stimuli.",
-    )
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

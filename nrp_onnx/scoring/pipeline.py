@@ -16,6 +16,7 @@ import onnxruntime as ort
 from nrp_onnx.activations.extraction import extract_activations
 from nrp_onnx.activations.store import StoredLayer
 from nrp_onnx.backbone.model import load_backbone
+from nrp_onnx.engine import open_engine
 from nrp_onnx.export.exported_fold import check_exported_head, export_fold
 from nrp_onnx.export.folded_head import fold_head, used_layers
 from nrp_onnx.files import safe_name, write_json
@@ -76,6 +77,8 @@ class ScoreOptions:
     overwrite: bool = False
     report: bool = True
     activations: Path | None = None
+    engine: str = "local"
+    ray_address: str | None = None
 
 
 def run_score(
@@ -93,6 +96,7 @@ def run_score(
         timings: seconds that were spent already, by what they were spent on.
         keep_model: leave a copy of the model in the output folder.
     """
+    engine = open_engine(options.engine, options.ray_address)
     backbone = load_backbone(model)
     space = read_search(options.search)
     if options.regions:
@@ -144,6 +148,7 @@ def run_score(
             options.device,
             notes,
             skip_bad_stimuli=options.skip_bad_stimuli,
+            engine=engine,
         )
     features = extraction.features
     if extraction.skipped:
