@@ -109,7 +109,8 @@ class StoredLayer:
     """
 
     def __init__(self, path: Path, stimulus_ids: tuple[str, ...]) -> None:
-        self._path = path
+        # Another process, which reads it too, may have another working folder.
+        self._path = path.resolve()
         with pq.ParquetFile(path) as file:
             ids = file.read(columns=["stimulus_id"])["stimulus_id"].to_pylist()
             n_features = file.schema_arrow.field("activation").type.list_size

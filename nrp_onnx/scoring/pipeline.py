@@ -21,7 +21,6 @@ from nrp_onnx.export.exported_fold import check_exported_head, export_fold
 from nrp_onnx.export.folded_head import fold_head, used_layers
 from nrp_onnx.files import safe_name, write_json
 from nrp_onnx.notes import Notes
-from nrp_onnx.predictor.layer_span import read_span
 from nrp_onnx.predictor.search_file import read_search
 from nrp_onnx.predictor.trial_record import TrialRecord
 from nrp_onnx.recordings import Recordings
@@ -34,7 +33,7 @@ from nrp_onnx.scoring.choices import (
     choose_preprocessing,
     choose_visual_degrees,
 )
-from nrp_onnx.scoring.fitting import fit_folds, notes_on_layers
+from nrp_onnx.scoring.fitting import fit_folds, notes_on_layers, read_spans
 from nrp_onnx.scoring.predictions import write_predictions
 from nrp_onnx.scoring.regions import notes_on_seeds, score_regions
 from nrp_onnx.scoring.run_folder import (
@@ -158,10 +157,11 @@ def run_score(
     names = [feature.layer.name for feature in features]
     with _timed(timings, "fitting_s"):
         record = TrialRecord(folder / TRIALS_FILE, names)
-        spans = [read_span(layer) for layer in activations]
+        spans = read_spans(activations, engine, folder)
         fits = fit_folds(
             *(spans, names, recordings, folds, space, normalise, options.seed, record),
             n_seeds=options.seeds,
+            engine=engine,
         )
     for note in notes_on_layers(fits.n_directions):
         notes.say(note)
