@@ -98,6 +98,10 @@ def score(
     overwrite: Annotated[
         bool, typer.Option(help="Replace another run; activations and trials that fit are kept.")
     ] = False,
+    activations: Annotated[
+        str | None,
+        typer.Option(help="Folder of activations, a path or URI. [default: one in the output]"),
+    ] = None,
     engine: Engine = "local",
     ray_address: RayAddress = None,
     report: Annotated[bool, typer.Option(help="Write report.html into the output folder.")] = True,
@@ -127,6 +131,7 @@ def score(
         device=device,
         skip_bad_stimuli=skip_bad_stimuli,
         overwrite=overwrite,
+        activations=activations,
         engine=engine,
         ray_address=ray_address,
         report=report,

@@ -21,7 +21,9 @@ from nrp_onnx.errors import OptionError
 
 def extract_command(
     model: Annotated[Path, typer.Argument(help="An ONNX backbone.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the Parquet files.")],
+    out: Annotated[
+        str, typer.Option("-o", "--out", help="Folder of the Parquet files: a path, or a URI.")
+    ],
     images: Annotated[
         Path | None, typer.Option(help="A folder of images; their ids are their paths in it.")
     ] = None,
@@ -67,7 +69,7 @@ def extract_command(
         return
     for layer in result["layers"]:
         shape = " x ".join(map(str, layer["shape"]))
-        print(f"{layer['name']}: {shape}, {layer['reduction']}: {out / layer['file']}")
+        print(f"{layer['name']}: {shape}, {layer['reduction']}: {result['folder']}/{layer['file']}")
     left_out = len(result["skipped_stimuli"])
     print(f"{result['n_stimuli']} images" + (f", {left_out} left out" if left_out else ""))
 

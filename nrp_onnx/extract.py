@@ -8,6 +8,7 @@ from typing import Any
 from PIL import Image
 
 from nrp_onnx.activations.extraction import extract_activations
+from nrp_onnx.activations.remote_folder import folder_of
 from nrp_onnx.activations.stimuli import Stimuli
 from nrp_onnx.backbone.model import load_backbone
 from nrp_onnx.engine import open_engine
@@ -43,7 +44,7 @@ def extract(
     Args:
         model: path of an ONNX file.
         stimuli: `Recordings`, or a folder of images, whose ids are their paths in it.
-        out: the folder of the Parquet files. An extraction that was interrupted goes on there.
+        out: the folder of the Parquet files, a path or a URI such as ``s3://bucket/folder``. An extraction that was interrupted goes on there.
 
     Returns:
         ``folder``, ``provider``, ``n_stimuli``, ``skipped_stimuli`` and ``layers``: of each ``name``,
@@ -53,6 +54,7 @@ def extract(
         NrpOnnxError: for anything that is wrong with what was given.
     """
     options, notes = options or ExtractOptions(), notes or Notes()
+    folder = folder_of(out)
     engine = open_engine(options.engine, options.ray_address)
     if isinstance(stimuli, str | Path):
         stimuli = ImageFolder(Path(stimuli))
@@ -65,7 +67,7 @@ def extract(
         preprocessing,
         features,
         stimuli,
-        Path(out),
+        folder,
         options.device,
         notes,
         skip_bad_stimuli=options.skip_bad_stimuli,
@@ -73,7 +75,7 @@ def extract(
         engine=engine,
     )
     return {
-        "folder": str(out),
+        "folder": str(folder),
         "provider": done.provider,
         "n_stimuli": n_stimuli - len(done.skipped),
         "skipped_stimuli": done.skipped,

@@ -93,7 +93,7 @@ def compute_layers(
     return provider
 
 
-def bad_stimuli(folder: Path, names: Sequence[str]) -> RecordingsError:
+def bad_stimuli(folder: object, names: Sequence[str]) -> RecordingsError:
     """The error for stimuli that an earlier run left out, and this one is not to."""
     return RecordingsError(
         f"the images of {len(names)} stimuli did not open in an earlier run",

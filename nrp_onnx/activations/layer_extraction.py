@@ -7,6 +7,7 @@ from typing import Any
 
 from nrp_onnx.activations.layer_computation import Request, bad_stimuli, compute_layers, some
 from nrp_onnx.activations.layer_part import forget_part
+from nrp_onnx.activations.remote_folder import RemoteFile, RemoteFolder
 from nrp_onnx.activations.shards import compute_shards
 from nrp_onnx.activations.stimuli import Stimuli
 from nrp_onnx.activations.store import STORE_VERSION, layer_path, stored_facts, stored_ids
@@ -30,7 +31,7 @@ class Extraction:
         skipped: ids of the stimuli that the files lack, because their images do not open.
     """
 
-    paths: list[Path]
+    paths: list[Path | RemoteFile]
     features: list[Feature]
     provider: str
     n_extracted: int
@@ -38,9 +39,17 @@ class Extraction:
 
 
 def extract_layers(
-    request: Request, features: Sequence[Feature], stimuli: Stimuli, folder: Path
+    request: Request,
+    features: Sequence[Feature],
+    stimuli: Stimuli,
+    folder: Path,
+    store: RemoteFolder | None = None,
 ) -> Extraction:
-    """Write the files of the layers that are not there; the folder is this process's own."""
+    """Write the files of the layers that are not there; the folder is this process's own.
+
+    Args:
+        store: where finished files go and are looked for; None: they stay in ``folder``.
+    """
     notes = request.notes
     paths = [layer_path(folder, feature.layer.name) for feature in features]
     computed = computation_digests(request.backbone, [feature.layer.tensor for feature in features])
@@ -52,9 +61,10 @@ def extract_layers(
         )
         for feature in features
     ]
+    finished: list[Path | RemoteFile] = [store / path.name if store else path for path in paths]
     todo, providers = [], set()
     for place, path in enumerate(paths):
-        held = stored_facts(path)
+        held = stored_facts(finished[place])
         if held is not None and held["fingerprint"] == facts[place]["fingerprint"]:
             providers.add(held["provider"])
             forget_part(path)
@@ -62,7 +72,7 @@ def extract_layers(
         if held is not None and not request.overwrite:
             raise OutputError(
                 "the file holds other activations of a layer of this name",
-                where=path,
+                where=finished[place],
                 expected=f"fingerprint {facts[place]['fingerprint'][:12]}",
                 found=held["fingerprint"][:12],
                 fix="Choose another folder with -o, or pass --overwrite.",
@@ -71,12 +81,21 @@ def extract_layers(
     if not todo:
         notes.say("the activations are there already: nothing is extracted")
     else:
-        asked = [features[place] for place in todo]
-        ours = [(paths[place], facts[place]) for place in todo]
-        compute = compute_shards if request.engine.remote else compute_layers
-        providers.add(compute(request, asked, ours, stimuli, folder))
-    skipped = _lacking(paths, stimuli, request)
-    return Extraction(paths, list(features), ",".join(sorted(providers)), len(todo), skipped)
+        # What an earlier run computed and did not copy to the store is whole, too.
+        waiting = {place: _fitting(paths[place], facts[place]) for place in todo if store}
+        providers |= {provider for provider in waiting.values() if provider}
+        new = [place for place in todo if not waiting.get(place)]
+        if new:
+            asked = [features[place] for place in new]
+            ours = [(paths[place], facts[place]) for place in new]
+            compute = compute_shards if request.engine.remote else compute_layers
+            providers.add(compute(request, asked, ours, stimuli, folder))
+        if store:
+            for place in todo:
+                (store / paths[place].name).upload(paths[place])
+                paths[place].unlink()
+    skipped = _lacking(finished, stimuli, request)
+    return Extraction(finished, list(features), ",".join(sorted(providers)), len(todo), skipped)
 
 
 def _facts(own: str, feature: Feature, stimuli: Stimuli) -> dict[str, Any]:
@@ -91,12 +110,19 @@ def _facts(own: str, feature: Feature, stimuli: Stimuli) -> dict[str, Any]:
     return {**facts, "seed": SEED} if feature.reduction.kind == "sketch" else facts
 
 
-def _lacking(paths: Sequence[Path], stimuli: Stimuli, request: Request) -> list[str]:
+def _fitting(path: Path, facts: dict[str, Any]) -> str | None:
+    """The provider that computed a file with these facts; None if it is not there."""
+    held = stored_facts(path)
+    fits = held is not None and held["fingerprint"] == facts["fingerprint"]
+    return str(held["provider"]) if held is not None and fits else None
+
+
+def _lacking(paths: Sequence[Path | RemoteFile], stimuli: Stimuli, request: Request) -> list[str]:
     """Stimuli that a file lacks: only those whose images do not open are left out."""
     held = [stored_ids(path) for path in paths]
     skipped = [name for name in stimuli.stimulus_ids if any(name not in ids for ids in held)]
     if skipped and not request.skip_bad_stimuli:
-        raise bad_stimuli(paths[0].parent, skipped)
+        raise bad_stimuli(paths[0], skipped)
     if skipped:
         request.notes.say(
             f"--skip-bad-stimuli: {len(skipped)} images do not open and are left out: "

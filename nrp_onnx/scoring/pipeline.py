@@ -14,6 +14,7 @@ import numpy as np
 import onnxruntime as ort
 
 from nrp_onnx.activations.extraction import extract_activations
+from nrp_onnx.activations.remote_folder import folder_of
 from nrp_onnx.activations.store import StoredLayer
 from nrp_onnx.backbone.model import load_backbone
 from nrp_onnx.engine import open_engine
@@ -55,7 +56,7 @@ class ScoreOptions:
     """What a user can choose about a score; the defaults are those of the command line.
 
     Attributes:
-        activations: the folder of the activations; None: one in the output folder. Models that are
+        activations: the folder of the activations, or its URI; None: one in the output folder. Models that are
             scored one after the other can share one: what is the same in the next is not computed
             again, what is not is replaced.
     """
@@ -75,7 +76,7 @@ class ScoreOptions:
     skip_bad_stimuli: bool = False
     overwrite: bool = False
     report: bool = True
-    activations: Path | None = None
+    activations: Path | str | None = None
     engine: str = "local"
     ray_address: str | None = None
 
@@ -143,7 +144,7 @@ def run_score(
             preprocessing,
             features,
             recordings,
-            options.activations or folder / "activations",
+            folder_of(options.activations or folder / "activations"),
             options.device,
             notes,
             skip_bad_stimuli=options.skip_bad_stimuli,

@@ -77,9 +77,11 @@ def given_models(files: Sequence[Path], options: ScoreOptions) -> list[StudiedMo
                 expected="file names that differ before .onnx",
                 found=", ".join(str(path) for path in files if path.stem == name),
             )
-    return [
-        StudiedModel(path.stem, partial(nullcontext, path.resolve()), options) for path in files
-    ]
+    return [StudiedModel(path.stem, partial(_as_it_is, path.resolve()), options) for path in files]
+
+
+def _as_it_is(path: Path) -> AbstractContextManager[Path]:
+    return nullcontext(path)
 
 
 def score_models(

@@ -14,6 +14,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 from nrp_onnx.main_job import ScoreOptions
+from nrp_onnx.notes import Notes
 from nrp_onnx.recordings import open_recordings
 from nrp_onnx.scoring.run_folder import RUN_FILE
 from nrp_onnx.studies.scored_models import given_models, score_models
@@ -33,14 +34,14 @@ def main(recordings: str, out: str, *models: str) -> None:
         cluster.remove_node(nodes[0])
         happened["nodes_left"] = sum(node["Alive"] for node in ray.nodes())
 
-    killer = threading.Thread(target=kill_a_node)
+    killer = threading.Thread(target=kill_a_node, daemon=True)
     killer.start()
     options = ScoreOptions(
         search="quick", report=False, device="cpu", engine="ray", ray_address=cluster.address
     )
     scored = score_models(
         given_models([Path(model) for model in models], options),
-        open_recordings(recordings),
+        open_recordings(recordings, Notes()),
         Path(out),
     )
     killer.join()

@@ -3,6 +3,7 @@
 Run as a program, for a model and a folder to work in.
 """
 
+import contextlib
 import json
 import shutil
 import sys
@@ -12,7 +13,7 @@ import numpy as np
 import ray
 from PIL import Image
 
-import nrp_onnx.activations.shards as shards
+from nrp_onnx.activations.shard_join import join_layer
 from nrp_onnx.engine import RayEngine
 from nrp_onnx.extract import ExtractOptions, extract
 from nrp_onnx.notes import Notes
@@ -53,16 +54,14 @@ def main(model: str, folder: str) -> None:
     options = ExtractOptions("1,3", "none", "tf", "cpu", engine="ray")
     join = RayEngine.map
 
-    def without_join(self: RayEngine, function, tasks, on_gpu=False):  # type: ignore[no-untyped-def]
-        if function is shards.join_layer:
+    def without_join(self: RayEngine, function, tasks, on_gpu=False):
+        if function is join_layer:
             raise KeyboardInterrupt
         return join(self, function, tasks, on_gpu)
 
     RayEngine.map = without_join  # type: ignore[method-assign]
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         extract(model, here / "images", here / "again", options)
-    except KeyboardInterrupt:
-        pass
     RayEngine.map = join  # type: ignore[method-assign]
     (store,) = (here / "again" / ".part").iterdir()
     left = sorted(store.iterdir())
