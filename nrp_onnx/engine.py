@@ -89,14 +89,19 @@ class RayEngine:
                 ray.init(address, log_to_driver=False, logging_level="ERROR")
             except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
                 raise _no_cluster(address or "RAY_ADDRESS", error) from None
-        self.has_gpus = ray.cluster_resources().get("GPU", 0) > 0
+        with_gpus = [x["Resources"] for x in ray.nodes() if x["Resources"].get("GPU", 0) >= 1]
+        self.has_gpus = bool(with_gpus)
+        # A GPU starves unless as many cores as there are decode images for it.
+        shares = [int(machine.get("CPU", 0) / machine["GPU"]) for machine in with_gpus]
+        self._cores_of_a_gpu = max(1, min(shares, default=1))
 
     def map(
         self, function: Callable[[T], R], tasks: Iterable[T], on_gpu: bool = False
     ) -> Iterator[R]:
         ray = self._ray
         run = ray.remote(_call).options(
-            name=_name(function), num_cpus=1, num_gpus=int(on_gpu), max_retries=_RETRIES,
+            name=_name(function), num_cpus=self._cores_of_a_gpu if on_gpu else 1,
+            num_gpus=int(on_gpu), max_retries=_RETRIES,
             scheduling_strategy="SPREAD",
         )  # fmt: skip
         # What a function is bound to goes to each machine once.
