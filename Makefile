@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # An unreachable index costs a warning; pip then takes the build that it finds elsewhere.
 TORCH_FROM := $(if $(shell command -v nvidia-smi),,--retries 1 --extra-index-url https://download.pytorch.org/whl/cpu)
 
-.PHONY: demo test test-jax lint bench clean
+.PHONY: demo test test-jax lint docs bench clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python -m nrp_onnx demo -o demo
@@ -27,6 +27,10 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The page docs/cli.md, from the help of the commands.
+docs: $(VENV)/.runtime
+	$(BIN)/python docs/make_cli_reference.py
 
 # On a machine that does nothing else: the small pieces, then whole extractions beside what limits them.
 bench: $(VENV)/.dev

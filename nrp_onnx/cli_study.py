@@ -12,12 +12,14 @@ from nrp_onnx.cli_study_paper import (
     sizes_command,
     table1_command,
 )
+from nrp_onnx.cli_study_robustness import robustness_command
 
 study_app = typer.Typer(help="Experiments, each a loop over scores.", no_args_is_help=True)
 study_app.command("table1")(table1_command)
 study_app.command("layers")(layers_command)
 study_app.command("sizes")(sizes_command)
 study_app.command("pruning")(pruning_command)
+study_app.command("robustness")(robustness_command)
 
 
 @study_app.command("recovery")

@@ -1,34 +1,32 @@
 """The commands `study table1|layers|sizes|pruning`: the experiments of the paper."""
 
-import json
-from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
+from nrp_onnx.cli_study_options import (
+    AsJson,
+    Device,
+    Engine,
+    Folds,
+    Model,
+    Normalise,
+    Out,
+    Overwrite,
+    Preprocess,
+    Protocol,
+    RayAddress,
+    RecordingsName,
+    Reduce,
+    Region,
+    Search,
+    Seed,
+    opened,
+    score_options,
+    show,
+)
 from nrp_onnx.errors import OptionError
-
-if TYPE_CHECKING:
-    from nrp_onnx.main_job import ScoreOptions
-    from nrp_onnx.recordings import Recordings
-
-Model = Annotated[Path, typer.Argument(help="An ONNX backbone.")]
-Out = Annotated[Path, typer.Option("-o", "--out", help="Folder of the study.")]
-RecordingsName = Annotated[str | None, typer.Option(help="As in `score`. [default: simulated]")]
-Reduce = Annotated[str, typer.Option(help="As in `score`.")]
-Preprocess = Annotated[str | None, typer.Option(help="As in `score`.")]
-Region = Annotated[list[str] | None, typer.Option(help="Only this region; may be repeated.")]
-Normalise = Annotated[str | None, typer.Option(help="As in `score`.")]
-Search = Annotated[str, typer.Option(help="As in `score`.")]
-Protocol = Annotated[str, typer.Option(help="As in `score`.")]
-Folds = Annotated[int, typer.Option(help="As in `score`.")]
-Seed = Annotated[int, typer.Option(help="Of folds, weights, bootstrap and random pruning.")]
-Device = Annotated[str, typer.Option(help="As in `score`.")]
-Engine = Annotated[str, typer.Option(help="As in `score`; models are tasks.")]
-RayAddress = Annotated[str | None, typer.Option(help="As in `score`.")]
-Overwrite = Annotated[bool, typer.Option(help="Score again what the folder holds already.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
 
 
 def table1_command(
@@ -67,9 +65,9 @@ def table1_command(
     from nrp_onnx.report.study_tables import linear_table, table1
     from nrp_onnx.studies.table1 import study_table1
 
-    options = _score_options(context)
-    study = study_table1(models or [], _opened(recordings, region), out, options, weights)
-    _show(study, [table1(study), linear_table(study)], out, as_json)
+    options = score_options(context)
+    study = study_table1(models or [], opened(recordings, region), out, options, weights)
+    show(study, [table1(study), linear_table(study)], out, as_json)
 
 
 def layers_command(
@@ -101,9 +99,9 @@ def layers_command(
     from nrp_onnx.report.study_tables import layers_study_table
     from nrp_onnx.studies.layers import study_layers
 
-    options = _score_options(context)
-    study = study_layers(model, _opened(recordings, region), out, options)
-    _show(study, [layers_study_table(study)], out, as_json)
+    options = score_options(context)
+    study = study_layers(model, opened(recordings, region), out, options)
+    show(study, [layers_study_table(study)], out, as_json)
 
 
 def sizes_command(
@@ -119,7 +117,7 @@ def sizes_command(
     from nrp_onnx.studies.sizes import study_sizes
 
     study = study_sizes(run, out)
-    _show(study, [sizes_table(study)], out, as_json)
+    show(study, [sizes_table(study)], out, as_json)
 
 
 def pruning_command(
@@ -156,20 +154,12 @@ def pruning_command(
     from nrp_onnx.report.study_tables import pruning_table
     from nrp_onnx.studies.pruning import study_pruning
 
-    options = _score_options(context)
+    options = score_options(context)
     shares = _shares(sparsity)
-    opened = _opened(recordings, region)
-    study = study_pruning(model, opened, out, shares, options, scope, fine_tuned or [])
-    _show(study, [pruning_table(study)], out, as_json)
-
-
-def _score_options(context: typer.Context) -> "ScoreOptions":
-    """Those of a command's options that are options of a score; a study's runs have no reports."""
-    from nrp_onnx.main_job import ScoreOptions
-
-    known = {field.name for field in fields(ScoreOptions)}
-    given = {key: value for key, value in context.params.items() if key in known}
-    return ScoreOptions(**given, report=False)
+    study = study_pruning(
+        model, opened(recordings, region), out, shares, options, scope, fine_tuned or []
+    )
+    show(study, [pruning_table(study)], out, as_json)
 
 
 def _shares(text: str) -> list[float]:
@@ -182,22 +172,3 @@ def _shares(text: str) -> list[float]:
             expected="numbers from 0 to 1 with commas",
             found=repr(text),
         ) from None
-
-
-def _opened(name: str | None, region: list[str] | None) -> "Recordings":
-    from nrp_onnx.notes import Notes
-    from nrp_onnx.recordings import open_recordings
-
-    recordings = open_recordings(name, Notes())
-    return recordings.select_regions(region) if region else recordings
-
-
-def _show(study: dict[str, Any], tables: list[Any], out: Path, as_json: bool) -> None:
-    from nrp_onnx.report.table import print_table
-
-    if as_json:
-        print(json.dumps(study, indent=2, ensure_ascii=False))
-        return
-    for table in tables:
-        print_table(table)
-    print(f"Files: {out}")

@@ -3,6 +3,8 @@
 import json
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,18 @@ from tests.recordings.algonauts_folder import write_subject
 from tests.recordings.brainio_file import write_assembly
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))]
+#: The reference of the commands shows those of their help, whose files are made up; tutorials have
+#: tests of their own.
+PAGES = [
+    "README.md",
+    *sorted(
+        f"docs/{page.name}"
+        for page in (ROOT / "docs").glob("*.md")
+        if page.stem != "cli" and not page.stem.startswith("tutorial-")
+    ),
+]
 #: Pages whose commands take the recordings and the run of the README.
-AFTER_README = ("docs/studies.md", "docs/reading-a-score.md")
+AFTER_README = ("docs/studies.md", "docs/scaling.md", "docs/reading-a-score.md")
 #: Commands that have a test of their own: of the demo, and of flax in its own environment.
 NOT_RUN = ("nrp-onnx demo", "nrp-onnx convert jax:")
 
@@ -42,7 +53,8 @@ def desk(raw_data: Path, model_path: Path, tmp_path_factory: pytest.TempPathFact
     shutil.make_archive(str(folder / "images"), "zip", raw_data / "images")
     for name in ("rates.npy", "stimuli.csv"):
         shutil.copy(raw_data / name, folder)
-    for name in ("model.onnx", "other.onnx"):
+    (folder / "demo").mkdir()
+    for name in ("model.onnx", "other.onnx", "demo/trained.onnx", "demo/untrained.onnx"):
         shutil.copy(model_path, folder / name)
     pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(folder / "image.png")
@@ -89,11 +101,24 @@ def test_there_are_commands_to_run() -> None:
     assert len(commands("README.md")) >= 3
 
 
-def test_every_command_has_help_with_an_example() -> None:
+def test_every_command_has_help_an_example_and_a_place_in_the_reference() -> None:
     found = dict(_all_commands(typer.main.get_command(app), ""))
-    assert {"score", "layers", "predict", "demo", "convert", "recordings import"} <= set(found)
+    assert {"score", "demo", "recordings import", "study table1", "study robustness"} <= set(found)
+    reference = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
     for name, command in found.items():
+        assert command.help, name
         assert f"Example: nrp-onnx {name} " in " ".join(command.help.split()), name
+        assert f"\n## nrp-onnx {name}\n" in reference, f"{name}: run make docs"
+        # Of a typer.Context there is no parameter.
+        assert all(parameter.help for parameter in command.params), name
+
+
+def test_the_reference_is_what_the_commands_say() -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", "import make_cli_reference as of; print(of.cli_reference(), end='')"],
+        cwd=ROOT / "docs", capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert run.stdout == (ROOT / "docs" / "cli.md").read_text(encoding="utf-8"), "run make docs"
 
 
 def _all_commands(group: Any, path: str) -> list[tuple[str, Any]]:
@@ -152,3 +177,10 @@ def test_the_page_of_trials_names_every_column(tmp_path: Path) -> None:
     rows = re.findall(r"^\| (`.*?) \|", page, re.MULTILINE)
     documented = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
     assert documented == pq.read_schema(tmp_path / "trials.parquet").names
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        text = page.read_text(encoding="utf-8")
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)|src=\"([^\"]+)\"", text):
+            assert (page.parent / "".join(link)).is_file(), f"{page.name}: {link}"

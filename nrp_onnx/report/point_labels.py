@@ -75,6 +75,16 @@ def label_points(
             )  # fmt: skip
 
 
+def crosses(
+    xs: list[float], ys: list[float], across: list[list[float]], up: list[list[float]]
+) -> list[Bar]:
+    """The intervals of points along both axes, as bars that names keep clear of."""
+    bars: list[Bar] = []
+    for x, y, (left, right), (low, high) in zip(xs, ys, across, up, strict=True):
+        bars += [((left, y), (right, y)), ((x, low), (x, high))]
+    return bars
+
+
 def _offsets(size: np.ndarray) -> np.ndarray:
     """Places of a name of this size around its point: float array (n, 3) of x, y, distance."""
     angles = np.arange(_DIRECTIONS) * 2 * np.pi / _DIRECTIONS

@@ -1,7 +1,7 @@
 """What the figures of all studies share: their files, their panels, the labels of their axes."""
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -68,3 +68,10 @@ def whiskers(values: Sequence[float], intervals: Sequence[Sequence[float]]) -> l
     pairs = list(zip(values, intervals, strict=True))
     down = [max(value - low, 0.0) for value, (low, _) in pairs]
     return [down, [max(high - value, 0.0) for value, (_, high) in pairs]]
+
+
+def correlation_text(found: Mapping[str, Any] | None) -> str:
+    """Spearman's correlation in words, nothing where there is none."""
+    if found is None:
+        return ""
+    return f"Spearman's ρ = {found['rho']:.2f} (n = {found['n']}, p = {found['p']:.2g})"

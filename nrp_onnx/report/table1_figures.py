@@ -7,10 +7,11 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
-from nrp_onnx.report.point_labels import Bar, label_points
+from nrp_onnx.report.point_labels import crosses, label_points
 from nrp_onnx.report.study_figures import (
     PANEL_HEIGHT,
     PANEL_WIDTH,
+    correlation_text,
     label_errors,
     study_panels,
     whiskers,
@@ -50,7 +51,9 @@ def _against_top1(study: Mapping[str, Any]) -> NamedFigure:
         panel.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=""))
         panel.set_xlabel("Top-1 on ImageNet, as in the paper (%)")
         label_errors(panel.yaxis, study["units"])
-        panel.set_title("\n".join([*_untrained(records), _correlation(study["rank_correlation"])]))
+        panel.set_title(
+            "\n".join([*_untrained(records), correlation_text(study["rank_correlation"])])
+        )
         up = [((x, low), (x, high)) for x, (low, high) in zip(xs, intervals, strict=True)]
         label_points(panel, list(zip(xs, ys, _names(records), strict=True)), up)
     return NamedFigure(
@@ -89,7 +92,7 @@ def _against_linear(study: Mapping[str, Any]) -> NamedFigure:
             label_errors(panel.xaxis, study["units"])
             ys = [of["ols"]["mae"] for of in found]
             names = list(zip(xs, ys, _names(records), strict=True))
-            bars = _crosses(
+            bars = crosses(
                 xs, ys, [of["ci95"] for of in found], [of["ols"]["ci95"] for of in found]
             )
             label_points(panel, names, [*bars, *(((x, y), (x, y)) for x, y in others)])
@@ -118,7 +121,7 @@ def _region_against_region(study: Mapping[str, Any], first: str, second: str) ->
         panel.margins(_MARGIN)
         label_errors(panel.xaxis, study["units"], f"{first}: NRP-error")
         label_errors(panel.yaxis, study["units"], f"{second}: NRP-error")
-        bars = _crosses(xs, ys, [of["ci95"] for of in one], [of["ci95"] for of in two])
+        bars = crosses(xs, ys, [of["ci95"] for of in one], [of["ci95"] for of in two])
         label_points(panel, list(zip(xs, ys, _names(records), strict=True)), bars)
     named = "figure_2c" if (first, second) == ("V4", "IT") else f"figure_2c-{first}-{second}"
     return NamedFigure(
@@ -135,16 +138,6 @@ def _limit(panel: Axes, xs: list[float], ys: list[float]) -> None:
         limit(min(values) - 0.25 * reach, max(values) + 0.25 * reach)
 
 
-def _crosses(
-    xs: list[float], ys: list[float], across: list[list[float]], up: list[list[float]]
-) -> list[Bar]:
-    """The intervals of points along both axes, as bars that names keep clear of."""
-    bars: list[Bar] = []
-    for x, y, (left, right), (low, high) in zip(xs, ys, across, up, strict=True):
-        bars += [((left, y), (right, y)), ((x, low), (x, high))]
-    return bars
-
-
 def _names(records: list[dict[str, Any]]) -> list[str]:
     return [str(record["model"]) for record in records]
 
@@ -155,9 +148,3 @@ def _untrained(records: list[dict[str, Any]]) -> list[str]:
         return []
     who = "All" if len(random) == len(records) else f"{len(random)} of {len(records)}"
     return [f"{who} with random weights: Top-1 is not theirs"]
-
-
-def _correlation(found: Mapping[str, Any] | None) -> str:
-    if found is None:
-        return ""
-    return f"Spearman's ρ = {found['rho']:.2f} (n = {found['n']}, p = {found['p']:.2g})"

@@ -1,5 +1,7 @@
 """The NRP-error and what stands beside it, with its uncertainty."""
 
+from functools import lru_cache
+
 import numpy as np
 
 from nrp_onnx.correlation import pearson_r
@@ -29,15 +31,27 @@ def bootstrap_means(values: np.ndarray, seed: int, n_resamples: int = 2000) -> n
     Args:
         values: float array (n_images, n_sites), NaN = not recorded.
     """
-    rng = np.random.default_rng(seed)
-    n_images, n_sites = values.shape
+    images, sites = _drawn(seed, *values.shape, n_resamples)
     there = (~np.isnan(values)).astype(np.float64)
-    images = rng.multinomial(n_images, np.full(n_images, 1 / n_images), n_resamples)
-    sites = rng.multinomial(n_sites, np.full(n_sites, 1 / n_sites), n_resamples)
     sums = ((images @ np.nan_to_num(values)) * sites).sum(axis=1)
     counts = ((images @ there) * sites).sum(axis=1)
     means: np.ndarray = sums / np.maximum(counts, 1)
     return means
+
+
+@lru_cache(maxsize=2)
+def _drawn(
+    seed: int, n_images: int, n_sites: int, n_resamples: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """How often each resample holds each image and each site; kept, as every predictor takes the same.
+
+    Returns:
+        float64 (n_resamples, n_images) and (n_resamples, n_sites).
+    """
+    rng = np.random.default_rng(seed)
+    images = rng.multinomial(n_images, np.full(n_images, 1 / n_images), n_resamples)
+    sites = rng.multinomial(n_sites, np.full(n_sites, 1 / n_sites), n_resamples)
+    return images.astype(np.float64), sites.astype(np.float64)
 
 
 def percentile_interval(means: np.ndarray, level: float = 0.95) -> tuple[float, float]:

@@ -7,9 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from scipy import stats
-
 from nrp_onnx.errors import OptionError
 from nrp_onnx.files import write_json
 from nrp_onnx.main_job import ScoreOptions
@@ -17,6 +14,7 @@ from nrp_onnx.notes import Notes
 from nrp_onnx.recordings import Recordings
 from nrp_onnx.report.study_figures import save_study_figure
 from nrp_onnx.report.table1_figures import table1_figures
+from nrp_onnx.studies.rank_correlation import rank_correlation
 from nrp_onnx.studies.records import record_of, study_facts, write_csv
 from nrp_onnx.studies.scored_models import StudiedModel, given_models, score_models
 
@@ -73,14 +71,16 @@ def study_table1(
     scored = score_models(models, recordings, out / "runs")
     if not scored.results:
         scored.check(out)
-    records = []
+    records: list[dict[str, Any]] = []
     for name, result in scored.results.items():
         record = record_of(name, result, options.seed)
         records.append({**record, "paper": _paper_of(result)})
     study = {
         **study_facts("table1", scored.results),
         "models": records,
-        "rank_correlation": _rank_correlation(records),
+        "rank_correlation": rank_correlation(
+            [(of["nrp_error"], of["paper"]["top1"]) for of in records if of["paper"] is not None]
+        ),
         "failed": scored.failed,
     }
     write_json(out / "table1.json", study)
@@ -126,30 +126,3 @@ def _paper_of(result: Mapping[str, Any]) -> dict[str, Any] | None:
                 "nrp_error": network.nrp_error,
             }
     return None
-
-
-def _rank_correlation(records: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Spearman's correlation of NRP-error and Top-1 over the networks that have both.
-
-    Returns:
-        ``rho``, ``p`` (two-sided, by permutation: exact up to 8 networks) and ``n``; None for fewer
-        than three networks, or where one is the same for all.
-    """
-    pairs = [(of["nrp_error"], of["paper"]["top1"]) for of in records if of["paper"] is not None]
-    if len(pairs) < 3 or any(len(set(values)) == 1 for values in zip(*pairs, strict=True)):
-        return None
-    errors, top1 = (stats.zscore(stats.rankdata(values)) for values in zip(*pairs, strict=True))
-
-    def rho(permuted: np.ndarray, axis: int) -> np.ndarray:
-        found: np.ndarray = (permuted * top1).mean(axis=axis)
-        return found
-
-    test = stats.permutation_test(
-        (errors,),
-        rho,
-        permutation_type="pairings",
-        vectorized=True,
-        n_resamples=50_000,
-        rng=np.random.default_rng(0),
-    )
-    return {"rho": float(test.statistic), "p": float(test.pvalue), "n": len(pairs)}
