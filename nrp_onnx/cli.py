@@ -12,7 +12,16 @@ import typer
 from nrp_onnx.cli_compare import compare_command
 from nrp_onnx.cli_convert import convert_command
 from nrp_onnx.cli_extract import doctor_command, extract_command
-from nrp_onnx.cli_options import AsJson, Device, Layers, Preprocess, Reduce, SkipBadStimuli
+from nrp_onnx.cli_options import (
+    AsJson,
+    Device,
+    Engine,
+    Layers,
+    Preprocess,
+    RayAddress,
+    Reduce,
+    SkipBadStimuli,
+)
 from nrp_onnx.cli_prune import prune_command
 from nrp_onnx.cli_recordings import recordings_app
 from nrp_onnx.cli_report import report_command
@@ -89,6 +98,12 @@ def score(
     overwrite: Annotated[
         bool, typer.Option(help="Replace another run; activations and trials that fit are kept.")
     ] = False,
+    activations: Annotated[
+        str | None,
+        typer.Option(help="Folder of activations, a path or URI. [default: one in the output]"),
+    ] = None,
+    engine: Engine = "local",
+    ray_address: RayAddress = None,
     report: Annotated[bool, typer.Option(help="Write report.html into the output folder.")] = True,
     as_json: AsJson = False,
 ) -> None:
@@ -116,6 +131,9 @@ def score(
         device=device,
         skip_bad_stimuli=skip_bad_stimuli,
         overwrite=overwrite,
+        activations=activations,
+        engine=engine,
+        ray_address=ray_address,
         report=report,
     )
     result = run(model, recordings, out, options)

@@ -6,13 +6,24 @@ from typing import Annotated
 
 import typer
 
-from nrp_onnx.cli_options import AsJson, Device, Layers, Preprocess, Reduce, SkipBadStimuli
+from nrp_onnx.cli_options import (
+    AsJson,
+    Device,
+    Engine,
+    Layers,
+    Preprocess,
+    RayAddress,
+    Reduce,
+    SkipBadStimuli,
+)
 from nrp_onnx.errors import OptionError
 
 
 def extract_command(
     model: Annotated[Path, typer.Argument(help="An ONNX backbone.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the Parquet files.")],
+    out: Annotated[
+        str, typer.Option("-o", "--out", help="Folder of the Parquet files: a path, or a URI.")
+    ],
     images: Annotated[
         Path | None, typer.Option(help="A folder of images; their ids are their paths in it.")
     ] = None,
@@ -28,6 +39,8 @@ def extract_command(
     overwrite: Annotated[
         bool, typer.Option(help="Take the place of other activations in the folder.")
     ] = False,
+    engine: Engine = "local",
+    ray_address: RayAddress = None,
     as_json: AsJson = False,
 ) -> None:
     """Write the activations of images, one Parquet file a layer; killed, it goes on when run again.
@@ -46,7 +59,9 @@ def extract_command(
             found="neither" if images is None else "both",
         )
     notes = Notes()
-    options = ExtractOptions(layers, reduce, preprocess, device, skip_bad_stimuli, overwrite)
+    options = ExtractOptions(
+        *(layers, reduce, preprocess, device, skip_bad_stimuli, overwrite, engine, ray_address)
+    )
     stimuli = open_recordings(recordings, notes) if images is None else images
     result = extract(model, stimuli, out, options, notes)
     if as_json:
@@ -54,7 +69,7 @@ def extract_command(
         return
     for layer in result["layers"]:
         shape = " x ".join(map(str, layer["shape"]))
-        print(f"{layer['name']}: {shape}, {layer['reduction']}: {out / layer['file']}")
+        print(f"{layer['name']}: {shape}, {layer['reduction']}: {result['folder']}/{layer['file']}")
     left_out = len(result["skipped_stimuli"])
     print(f"{result['n_stimuli']} images" + (f", {left_out} left out" if left_out else ""))
 

@@ -24,4 +24,11 @@ Device = Annotated[
 SkipBadStimuli = Annotated[
     bool, typer.Option(help="Leave out images that do not open, instead of failing.")
 ]
+Engine = Annotated[
+    str, typer.Option(help="local, or ray: independent parts as tasks of a Ray cluster.")
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(help="Of the cluster, host:port. [default: RAY_ADDRESS, else this machine]"),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]

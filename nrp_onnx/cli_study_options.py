@@ -23,6 +23,8 @@ Protocol = Annotated[str, typer.Option(help="As in `score`.")]
 Folds = Annotated[int, typer.Option(help="As in `score`.")]
 Seed = Annotated[int, typer.Option(help="Of folds, weights, bootstrap and random pruning.")]
 Device = Annotated[str, typer.Option(help="As in `score`.")]
+Engine = Annotated[str, typer.Option(help="As in `score`; models are tasks.")]
+RayAddress = Annotated[str | None, typer.Option(help="As in `score`.")]
 Overwrite = Annotated[bool, typer.Option(help="Score again what the folder holds already.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
 

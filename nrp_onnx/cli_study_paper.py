@@ -8,6 +8,7 @@ import typer
 from nrp_onnx.cli_study_options import (
     AsJson,
     Device,
+    Engine,
     Folds,
     Model,
     Normalise,
@@ -15,6 +16,7 @@ from nrp_onnx.cli_study_options import (
     Overwrite,
     Preprocess,
     Protocol,
+    RayAddress,
     RecordingsName,
     Reduce,
     Region,
@@ -51,6 +53,8 @@ def table1_command(
     folds: Folds = 5,
     seed: Seed = 0,
     device: Device = "auto",
+    engine: Engine = "local",
+    ray_address: RayAddress = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -83,6 +87,8 @@ def layers_command(
     folds: Folds = 5,
     seed: Seed = 0,
     device: Device = "auto",
+    engine: Engine = "local",
+    ray_address: RayAddress = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -136,6 +142,8 @@ def pruning_command(
     folds: Folds = 5,
     seed: Seed = 0,
     device: Device = "auto",
+    engine: Engine = "local",
+    ray_address: RayAddress = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:

@@ -60,3 +60,7 @@ class RunError(NrpOnnxError):
 
 class DeviceError(NrpOnnxError):
     """A device or execution provider that is asked for and does not work."""
+
+
+class EngineError(NrpOnnxError):
+    """A cluster that cannot be reached, or that cannot run the tasks it was given."""

@@ -8,8 +8,10 @@ from typing import Any
 from PIL import Image
 
 from nrp_onnx.activations.extraction import extract_activations
+from nrp_onnx.activations.remote_folder import folder_of
 from nrp_onnx.activations.stimuli import Stimuli
 from nrp_onnx.backbone.model import load_backbone
+from nrp_onnx.engine import open_engine
 from nrp_onnx.errors import RecordingsError
 from nrp_onnx.files import sha256_of_file, sha256_of_json
 from nrp_onnx.notes import Notes
@@ -26,6 +28,8 @@ class ExtractOptions:
     device: str = "auto"
     skip_bad_stimuli: bool = False
     overwrite: bool = False
+    engine: str = "local"
+    ray_address: str | None = None
 
 
 def extract(
@@ -40,7 +44,7 @@ def extract(
     Args:
         model: path of an ONNX file.
         stimuli: `Recordings`, or a folder of images, whose ids are their paths in it.
-        out: the folder of the Parquet files. An extraction that was interrupted goes on there.
+        out: the folder of the Parquet files, a path or a URI such as ``s3://bucket/folder``. An extraction that was interrupted goes on there.
 
     Returns:
         ``folder``, ``provider``, ``n_stimuli``, ``skipped_stimuli`` and ``layers``: of each ``name``,
@@ -50,6 +54,8 @@ def extract(
         NrpOnnxError: for anything that is wrong with what was given.
     """
     options, notes = options or ExtractOptions(), notes or Notes()
+    folder = folder_of(out)
+    engine = open_engine(options.engine, options.ray_address)
     if isinstance(stimuli, str | Path):
         stimuli = ImageFolder(Path(stimuli))
     backbone = load_backbone(Path(model))
@@ -61,14 +67,15 @@ def extract(
         preprocessing,
         features,
         stimuli,
-        Path(out),
+        folder,
         options.device,
         notes,
         skip_bad_stimuli=options.skip_bad_stimuli,
         overwrite=options.overwrite,
+        engine=engine,
     )
     return {
-        "folder": str(out),
+        "folder": str(folder),
         "provider": done.provider,
         "n_stimuli": n_stimuli - len(done.skipped),
         "skipped_stimuli": done.skipped,

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from nrp_onnx.backbone.model import load_backbone
+from nrp_onnx.engine import open_engine
 from nrp_onnx.notes import Notes
 from nrp_onnx.predictor.search_file import read_search
 from nrp_onnx.recordings import Recordings, open_recordings
@@ -43,13 +44,16 @@ def score(
     with backbone_file(model, options.preprocess, notes) as path:
         # Before the recordings, which may take minutes to make or to fetch.
         backbone, space = load_backbone(path), read_search(options.search)
+        engine = open_engine(options.engine, options.ray_address)
         start = time.perf_counter()
         if not isinstance(recordings, Recordings):
             recordings = open_recordings(recordings, notes)
         seconds = round(time.perf_counter() - start, 3)
         keep_model = not isinstance(model, str | Path)
         timings = {"recordings_s": seconds}
-        result = run_score(backbone, space, recordings, out, options, notes, timings, keep_model)
+        result = run_score(
+            backbone, space, engine, recordings, out, options, notes, timings, keep_model
+        )
     folder = Path(result["folder"])
     if not (folder / THUMBNAILS_FILE).is_file():
         keep_shown_images(folder, recordings)

@@ -32,7 +32,7 @@ PAGES = [
     ),
 ]
 #: Pages whose commands take the recordings and the run of the README.
-AFTER_README = ("docs/studies.md", "docs/reading-a-score.md")
+AFTER_README = ("docs/studies.md", "docs/scaling.md", "docs/reading-a-score.md")
 #: Commands that have a test of their own: of the demo, and of flax in its own environment.
 NOT_RUN = ("nrp-onnx demo", "nrp-onnx convert jax:")
 

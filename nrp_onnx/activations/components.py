@@ -7,15 +7,20 @@ from pathlib import Path
 
 import numpy as np
 
-from nrp_onnx.activations.layer_extraction import Request, extract_layers
+from nrp_onnx.activations.layer_computation import Request
+from nrp_onnx.activations.layer_extraction import extract_layers
 from nrp_onnx.activations.stimuli import Stimuli
 from nrp_onnx.activations.store import (
     STORE_VERSION,
     LayerWriter,
     StoredLayer,
-    layer_path,
     stored_facts,
     stored_ids,
+)
+from nrp_onnx.activations.stored_components import (
+    component_names,
+    components_path,
+    read_components,
 )
 from nrp_onnx.backbone.computation import computation_digests
 from nrp_onnx.backbone.feature_graph import Feature
@@ -24,7 +29,7 @@ from nrp_onnx.backbone.reductions import Reduction
 from nrp_onnx.errors import OptionError
 from nrp_onnx.files import sha256_of_json, whole_file
 
-_FOLDER, _SAMPLE = "components", ".sample"
+_SAMPLE = ".sample"
 #: Images that are enough for few components; more components take twice as many images.
 _LEAST = 256
 _SEED = 0
@@ -66,7 +71,7 @@ def _fitted(request: Request, feature: Feature, stimuli: Stimuli, folder: Path) 
             found=k,
             fix=f"Use sketch:{k}, or pool the layer.",
         )
-    path = layer_path(folder / _FOLDER, feature.layer.name)
+    path = components_path(folder, feature)
     (computed,) = computation_digests(request.backbone, [feature.layer.tensor]).values()
     own = feature.fingerprint(computed, request.preprocessing)
     facts = {
@@ -78,7 +83,7 @@ def _fitted(request: Request, feature: Feature, stimuli: Stimuli, folder: Path) 
         "seed": _SEED,
     }
     held = stored_facts(path)
-    names = ("mean", *(f"component_{place:04d}" for place in range(k)))
+    names = component_names(k)
     if held is None or held["fingerprint"] != facts["fingerprint"]:
         components = _fit(request, full, k, _sample(stimuli, n_sample), folder, where)
         with whole_file(path) as part:
@@ -91,9 +96,7 @@ def _fitted(request: Request, feature: Feature, stimuli: Stimuli, folder: Path) 
         f"--reduce pca:{k}: the components of {feature.layer.name} are fitted on {n_sample} images, "
         "some of which may be test images, without any response"
     )
-    rows = StoredLayer(path, names).read(np.arange(len(names)))
-    components = PrincipalComponents(rows[0], np.ascontiguousarray(rows[1:].T))
-    return replace(feature, reduction=replace(feature.reduction, components=components))
+    return read_components(feature, folder)
 
 
 def _fit(

@@ -92,8 +92,13 @@ class DecodedImages:
 
 
 def n_cores() -> int:
-    """Those that this process may use, where the system says so."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Those that this process may use, where the system says so; at most OMP_NUM_THREADS, where set.
+
+    Ray and batch systems set that variable to the cores that they give a task.
+    """
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return min(here, int(given)) if given.isdigit() and int(given) else here
 
 
 def of_one_size(images: Sequence[np.ndarray]) -> Iterator[tuple[list[int], np.ndarray]]:

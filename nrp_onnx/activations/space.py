@@ -65,7 +65,7 @@ def size(n_bytes: float) -> str:
 
 
 @contextmanager
-def writing_to(folder: Path) -> Iterator[None]:
+def writing_to(folder: object) -> Iterator[None]:
     """Turn what the file system says while the block writes to ``folder`` into a user's error.
 
     Raises:

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from nrp_onnx.activations.remote_folder import RemoteFile
 from nrp_onnx.errors import OutputError
 
 #: Of what a file says of itself, in the metadata of its schema, as JSON.
@@ -69,16 +70,22 @@ class LayerWriter:
         self._writer.close()
 
 
-def stored_facts(path: Path) -> dict[str, Any] | None:
+def opened(path: Path | RemoteFile) -> pq.ParquetFile:
+    """The Parquet file there, for reading; it closes what it opened."""
+    return pq.ParquetFile(path if isinstance(path, Path) else path.open())
+
+
+def stored_facts(path: Path | RemoteFile) -> dict[str, Any] | None:
     """The facts in a layer's file, or None if there is no file.
 
     Raises:
         OutputError: if there is a file that is no whole layer's file of this version.
     """
-    if not path.exists():
+    if not path.is_file():
         return None
     try:
-        metadata = pq.read_schema(path).metadata or {}
+        with opened(path) as file:
+            metadata = file.schema_arrow.metadata or {}
         facts: dict[str, Any] = json.loads(metadata[FACTS_KEY])
         version = facts["store_version"]
     except (OSError, pa.ArrowInvalid, ValueError, KeyError, TypeError):
@@ -94,9 +101,10 @@ def stored_facts(path: Path) -> dict[str, Any] | None:
     return facts
 
 
-def stored_ids(path: Path) -> frozenset[str]:
+def stored_ids(path: Path | RemoteFile) -> frozenset[str]:
     """Ids of the stimuli in a layer's file."""
-    return frozenset(pq.read_table(path, columns=["stimulus_id"])["stimulus_id"].to_pylist())
+    with opened(path) as file:
+        return frozenset(file.read(columns=["stimulus_id"])["stimulus_id"].to_pylist())
 
 
 class StoredLayer:
@@ -108,9 +116,10 @@ class StoredLayer:
         OutputError: if the file does not hold all stimuli.
     """
 
-    def __init__(self, path: Path, stimulus_ids: tuple[str, ...]) -> None:
-        self._path = path
-        with pq.ParquetFile(path) as file:
+    def __init__(self, path: Path | RemoteFile, stimulus_ids: tuple[str, ...]) -> None:
+        # Another process, which reads it too, may have another working folder.
+        self._path = path.resolve() if isinstance(path, Path) else path
+        with opened(path) as file:
             ids = file.read(columns=["stimulus_id"])["stimulus_id"].to_pylist()
             n_features = file.schema_arrow.field("activation").type.list_size
             sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
@@ -132,11 +141,13 @@ class StoredLayer:
         """See `nrp_onnx.activations.layer_activations.LayerActivations`.
 
         The file holds images, so a first pass sorts it into blocks of features in a scratch file
-        beside it, of 4 n D bytes, which is gone afterwards. Ordinary reads and writes leave the
+        beside it (for a file elsewhere: among the temporary files), of 4 n D bytes, which is gone
+        afterwards. Ordinary reads and writes leave the
         pages of that file to the operating system; those of a memory map would be this process's.
         """
         n, n_features = self.shape
-        with tempfile.TemporaryFile(dir=self._path.parent) as file:
+        beside = self._path.parent if isinstance(self._path, Path) else None
+        with tempfile.TemporaryFile(dir=beside) as file:
             order: list[np.ndarray] = []
             written = 0
             for places, rows in self.blocks():
@@ -167,7 +178,7 @@ class StoredLayer:
         """Row group by row group: positions in ``places``, and the activations of these images."""
         rows = self._row[places]
         group = np.searchsorted(self._starts, rows, side="right") - 1
-        with pq.ParquetFile(self._path) as file:
+        with opened(self._path) as file:
             for number in np.unique(group):
                 column = file.read_row_group(int(number), ["activation"], use_threads=False)[
                     "activation"

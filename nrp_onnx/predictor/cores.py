@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
+import torch
 from threadpoolctl import threadpool_limits
 
 _MOST = 4
@@ -23,6 +24,21 @@ def one_blas_thread() -> Iterator[None]:
     """
     with threadpool_limits(1, user_api="blas"):
         yield
+
+
+@contextmanager
+def same_threads(n_threads: int) -> Iterator[None]:
+    """Give PyTorch and BLAS ``n_threads`` while the block runs.
+
+    Sums may be taken in another order with another number, so that the last bits differ.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_threads)
+    try:
+        with threadpool_limits(n_threads, user_api="blas"):
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def map_on_cores(function: Callable[[T], R], items: Iterable[T]) -> list[R]:

@@ -40,10 +40,13 @@ class TrialRecord:
     Args:
         path: of the file; what it holds already is read.
         layer_names: of the candidate layers, in the order of the places in a config.
+
+    Attributes:
+        path: of the file.
     """
 
     def __init__(self, path: Path, layer_names: Sequence[str]) -> None:
-        self._path, self._names = path, list(layer_names)
+        self.path, self._names = path, list(layer_names)
         self._held = _rows(path)
         self._rows: list[dict[str, Any]] = []
 
@@ -73,8 +76,28 @@ class TrialRecord:
         for trial in trials:
             self._rows.append(self.row(fold, trial) | {"fingerprint": fingerprint})
         # What the file held for folds to come stays until they have found it.
-        later = [row for row in self._held if row["fold"] > fold]
-        with whole_file(self._path) as part:
+        self._write([row for row in self._held if row["fold"] > fold])
+
+    def beside(self, path: Path, fold: int) -> "TrialRecord":
+        """A record of its own for one fold, which finds what this file and its own held of it."""
+        record = TrialRecord(path, self._names)
+        record._held = [row for row in record._held + self._held if row["fold"] == fold]
+        return record
+
+    def write(self) -> None:
+        """Write the trials of this run; needed where all of them were found."""
+        self._write([])
+
+    def take(self, path: Path) -> None:
+        """Add the trials in the file of a record that was `beside` this one."""
+        rows = _rows(path)
+        self._rows += rows
+        later = max((row["fold"] for row in rows), default=-1)
+        self._write([row for row in self._held if row["fold"] > later])
+
+    def _write(self, later: list[dict[str, Any]]) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(self.path) as part:
             pq.write_table(pa.Table.from_pylist(self._rows + later, _SCHEMA), part)
 
     def row(self, fold: int, trial: Trial) -> dict[str, Any]:

@@ -1,48 +1,36 @@
 """Fits every predictor on each training fold and predicts the held-out images, once each."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from nrp_onnx.predictor.baselines import BASELINES, fit_baselines
-from nrp_onnx.predictor.basis import Basis, fit_basis
-from nrp_onnx.predictor.cores import map_on_cores
-from nrp_onnx.predictor.fit_predictor import fit_predictor, n_heads
-from nrp_onnx.predictor.layer_span import LayerSpan
-from nrp_onnx.predictor.nrp_predictor import NrpPredictor
-from nrp_onnx.predictor.search import SearchImages
+from nrp_onnx.activations.store import StoredLayer
+from nrp_onnx.engine import Engine, LocalEngine
+from nrp_onnx.predictor.baselines import BASELINES
+from nrp_onnx.predictor.fit_predictor import n_heads
+from nrp_onnx.predictor.layer_span import LayerSpan, read_span
 from nrp_onnx.predictor.search_space import SearchSpace
 from nrp_onnx.predictor.trial_record import TrialRecord
 from nrp_onnx.progress import progress_bar
 from nrp_onnx.recordings import Recordings
+from nrp_onnx.scoring.fold_fit import FittedFold, FoldFit, FoldPlan, fit_fold, site_scaling
+from nrp_onnx.scoring.fold_tasks import fits_of_tasks, spans_of_tasks
 from nrp_onnx.scoring.splits import Fold
 
+__all__ = [
+    "PREDICTORS",
+    "Fits",
+    "fit_folds",
+    "notes_on_layers",
+    "read_spans",
+    "site_scaling",
+]
+
 PREDICTORS = (*BASELINES, "nrp")
-
-#: Between the seeds of two repeats: more than the folds and the heads of an ensemble take.
-_SEEDS_APART = 1000
-
-
-@dataclass(frozen=True)
-class Scaling:
-    """From recorded units to those of the score and back: (rate - offset) / scale, per site."""
-
-    offset: np.ndarray
-    scale: np.ndarray
-
-
-@dataclass(frozen=True)
-class FittedFold:
-    """What is needed to export the predictor of a fold; ``bases`` are of all candidate layers."""
-
-    predictor: NrpPredictor
-    bases: list[Basis]
-    offset: np.ndarray
-    scale: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -68,20 +56,15 @@ class Fits:
     n_directions: dict[str, int]
 
 
-def site_scaling(rates: np.ndarray, normalise: str) -> Scaling:
-    """Offset and scale of each site from its training responses (n_train, n_sites).
+def read_spans(layers: Sequence[StoredLayer], engine: Engine, folder: Path) -> list[LayerSpan]:
+    """The span of the images in each layer.
 
-    ``zscore`` divides by each site's standard deviation. ``none`` leaves the units; the head is
-    still trained on rates less their mean over one common scale, which changes no error's rank.
+    Args:
+        folder: of the run; what tasks of a cluster hand on is kept there until the fits are done.
     """
-    offset = np.nanmean(rates, axis=0)
-    deviation = np.nanstd(rates, axis=0)
-    if normalise == "zscore":
-        scale = np.where(deviation > 0, deviation, 1.0)
-    else:
-        common = float(np.sqrt(np.mean(deviation**2)))
-        scale = np.full_like(deviation, common or 1.0)
-    return Scaling(offset, scale)
+    if engine.remote:
+        return spans_of_tasks(layers, engine, folder)
+    return [read_span(layer) for layer in layers]
 
 
 def fit_folds(
@@ -94,6 +77,7 @@ def fit_folds(
     seed: int,
     record: TrialRecord,
     n_seeds: int = 1,
+    engine: Engine | None = None,
 ) -> Fits:
     """Fit baselines and NRP heads on each fold.
 
@@ -102,63 +86,51 @@ def fit_folds(
         normalise: ``zscore`` or ``none``.
         record: trials that it holds are not trained again.
         n_seeds: how often heads are searched and trained on each fold, each time from another seed.
+        engine: where a fold is fitted; None: in this process. Tasks of a cluster take the spans that
+            `read_spans` left in the folder of the record.
     """
     rates = recordings.averages
-    region_of = np.array(recordings.regions)
-    regions = [
-        torch.from_numpy(np.flatnonzero(region_of == name)) for name in recordings.region_names
-    ]
+    regions, names = tuple(recordings.regions), tuple(recordings.region_names)
+    plan = FoldPlan(rates, regions, names, space, normalise, seed, n_seeds)
+    engine = engine or LocalEngine()
+    heads_a_fold = n_seeds * n_heads(space, len(layers))
+    with progress_bar("Training NRP heads", len(folds) * heads_a_fold) as advance:
+        found: Iterable[FoldFit]
+        if engine.remote:
+            found = fits_of_tasks(plan, folds, record, engine, partial(advance, heads_a_fold))
+        else:
+            found = (
+                fit_fold(plan, layers, number, fold, record, advance)
+                for number, fold in enumerate(folds)
+            )
+        return _fits(found, rates, folds, layer_names, n_seeds, record)
+
+
+def _fits(
+    found: Iterable[FoldFit],
+    rates: np.ndarray,
+    folds: Sequence[Fold],
+    layer_names: Sequence[str],
+    n_seeds: int,
+    record: TrialRecord,
+) -> Fits:
+    """The folds put together; one at a time is held."""
     predictions = {name: np.full(rates.shape, np.nan) for name in BASELINES}
+    of_seeds = [np.full(rates.shape, np.nan) for _ in range(n_seeds)]
     scales = np.full(rates.shape, np.nan)
     best, first = [], None
     n_directions = dict.fromkeys(layer_names, 0)
-    of_seeds = [np.full(rates.shape, np.nan) for _ in range(n_seeds)]
-    n_trials = len(folds) * n_seeds * n_heads(space, len(layers))
-    with progress_bar("Training NRP heads", n_trials) as advance:
-        for number, fold in enumerate(folds):
-            train, test = fold.train, fold.test
-            scaling = site_scaling(rates[train], normalise)
-            scales[test] = scaling.scale if normalise == "zscore" else 1.0
-            targets = (rates - scaling.offset) / scaling.scale
-
-            def restore(predicted: np.ndarray, scaling: Scaling = scaling) -> np.ndarray:
-                rates: np.ndarray = predicted * scaling.scale + scaling.offset
-                return rates
-
-            bases = map_on_cores(partial(fit_basis, train=train, most=space.directions), layers)
-            for name, basis in zip(layer_names, bases, strict=True):
-                n_directions[name] = max(n_directions[name], basis.n_directions)
-            differing = [
-                span for span, basis in zip(layers, bases, strict=True) if basis.n_directions
-            ]
-            baselines = fit_baselines(differing, targets[train], train, test)
-            for name, predicted in baselines.predictions.items():
-                predictions[name][test] = restore(predicted)
-            images = SearchImages(
-                [torch.from_numpy(basis.coordinates) for basis in bases],
-                torch.from_numpy(targets.astype(np.float32)),
-                torch.from_numpy(fold.fit),
-                torch.from_numpy(fold.validation),
-                regions,
-            )
-            fitted = []
-            for repeat, predictions_of_seed in enumerate(of_seeds):
-                own_seed = seed + _SEEDS_APART * repeat + number
-                fitted.append(
-                    fit_predictor(
-                        space, images, differing, baselines.ridge, own_seed, advance, record, number
-                    )
-                )
-                predictions_of_seed[test] = restore(fitted[-1][0].rates(images.inputs, test))
-            predictor, chosen = fitted[0]
-            best.append(
-                {
-                    **_without_curves(record.row(number, chosen)),
-                    "linear_share": _share_of_regions(predictor, recordings),
-                }
-            )
-            if first is None:
-                first = FittedFold(predictor, bases, scaling.offset, scaling.scale)
+    for fold, fit in zip(folds, found, strict=True):
+        test = fold.test
+        scales[test] = fit.scale
+        for name, predicted in fit.predictions.items():
+            predictions[name][test] = predicted
+        for whole, predicted in zip(of_seeds, fit.of_seeds, strict=True):
+            whole[test] = predicted
+        for name, number in zip(layer_names, fit.n_directions, strict=True):
+            n_directions[name] = max(n_directions[name], number)
+        best.append(fit.best)
+        first = first or fit.fitted
     assert first is not None
     predictions["nrp"] = of_seeds[0]
     return Fits(predictions, of_seeds, scales, first, record.n_trials, best, n_directions)
@@ -183,14 +155,3 @@ def notes_on_layers(n_directions: Mapping[str, int]) -> list[str]:
             "so the NRP-error is that of the mean response"
         )
     return notes
-
-
-def _without_curves(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in row.items() if key not in ("curve", "losses")}
-
-
-def _share_of_regions(predictor: NrpPredictor, recordings: Recordings) -> dict[str, float]:
-    return {
-        name: float(predictor.share[recordings.regions.index(name)])
-        for name in recordings.region_names
-    }

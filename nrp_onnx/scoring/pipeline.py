@@ -14,13 +14,14 @@ import numpy as np
 import onnxruntime as ort
 
 from nrp_onnx.activations.extraction import extract_activations
+from nrp_onnx.activations.remote_folder import folder_of
 from nrp_onnx.activations.store import StoredLayer
 from nrp_onnx.backbone.model import Backbone
+from nrp_onnx.engine import Engine
 from nrp_onnx.export.exported_fold import check_exported_head, export_fold
 from nrp_onnx.export.folded_head import fold_head, used_layers
 from nrp_onnx.files import safe_name, write_json
 from nrp_onnx.notes import Notes
-from nrp_onnx.predictor.layer_span import read_span
 from nrp_onnx.predictor.search_space import SearchSpace
 from nrp_onnx.predictor.trial_record import TrialRecord
 from nrp_onnx.recordings import Recordings
@@ -33,7 +34,7 @@ from nrp_onnx.scoring.choices import (
     choose_preprocessing,
     choose_visual_degrees,
 )
-from nrp_onnx.scoring.fitting import fit_folds, notes_on_layers
+from nrp_onnx.scoring.fitting import fit_folds, notes_on_layers, read_spans
 from nrp_onnx.scoring.predictions import write_predictions
 from nrp_onnx.scoring.regions import notes_on_seeds, score_regions
 from nrp_onnx.scoring.run_folder import (
@@ -55,7 +56,7 @@ class ScoreOptions:
     """What a user can choose about a score; the defaults are those of the command line.
 
     Attributes:
-        activations: the folder of the activations; None: one in the output folder. Models that are
+        activations: the folder of the activations, or its URI; None: one in the output folder. Models that are
             scored one after the other can share one: what is the same in the next is not computed
             again, what is not is replaced.
     """
@@ -75,12 +76,15 @@ class ScoreOptions:
     skip_bad_stimuli: bool = False
     overwrite: bool = False
     report: bool = True
-    activations: Path | None = None
+    activations: Path | str | None = None
+    engine: str = "local"
+    ray_address: str | None = None
 
 
 def run_score(
     backbone: Backbone,
     space: SearchSpace,
+    engine: Engine,
     recordings: Recordings,
     out: str | Path | None,
     options: ScoreOptions,
@@ -92,6 +96,7 @@ def run_score(
 
     Args:
         space: that ``options.search`` names.
+        engine: that ``options.engine`` names.
         timings: seconds that were spent already, by what they were spent on.
         keep_model: leave a copy of the model in the output folder.
     """
@@ -140,10 +145,11 @@ def run_score(
             preprocessing,
             features,
             recordings,
-            options.activations or folder / "activations",
+            folder_of(options.activations or folder / "activations"),
             options.device,
             notes,
             skip_bad_stimuli=options.skip_bad_stimuli,
+            engine=engine,
         )
     features = extraction.features
     if extraction.skipped:
@@ -153,10 +159,11 @@ def run_score(
     names = [feature.layer.name for feature in features]
     with _timed(timings, "fitting_s"):
         record = TrialRecord(folder / TRIALS_FILE, names)
-        spans = [read_span(layer) for layer in activations]
+        spans = read_spans(activations, engine, folder)
         fits = fit_folds(
             *(spans, names, recordings, folds, space, normalise, options.seed, record),
             n_seeds=options.seeds,
+            engine=engine,
         )
     for note in notes_on_layers(fits.n_directions):
         notes.say(note)

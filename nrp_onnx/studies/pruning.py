@@ -62,7 +62,7 @@ def study_pruning(
     for share in _shares(sparsities):
         for kind, seed in (("magnitude", None), ("random", options.seed)):
             name = f"{kind}-{share:g}"
-            prune = partial(_pruned, model, name, share, scope, seed)
+            prune = partial(_pruned, model.resolve(), name, share, scope, seed)
             models.append(StudiedModel(name, prune, options))
             kinds[name] = (kind, share)
 

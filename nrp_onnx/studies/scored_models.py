@@ -1,14 +1,19 @@
-"""Scores several models on the same recordings, one after the other: what every study does."""
+"""Scores several models on the same recordings: what every study does."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from nrp_onnx.engine import Engine, LocalEngine, open_engine
 from nrp_onnx.errors import ModelError, NrpOnnxError, OptionError
 from nrp_onnx.main_job import ScoreOptions, score
 from nrp_onnx.notes import Notes
+from nrp_onnx.predictor.cores import same_threads
 from nrp_onnx.progress import progress_bar
 from nrp_onnx.recordings import Recordings
 
@@ -72,10 +77,11 @@ def given_models(files: Sequence[Path], options: ScoreOptions) -> list[StudiedMo
                 expected="file names that differ before .onnx",
                 found=", ".join(str(path) for path in files if path.stem == name),
             )
-    return [
-        StudiedModel(path.stem, lambda path=path: nullcontext(path), options)  # type: ignore[misc]
-        for path in files
-    ]
+    return [StudiedModel(path.stem, partial(_as_it_is, path.resolve()), options) for path in files]
+
+
+def _as_it_is(path: Path) -> AbstractContextManager[Path]:
+    return nullcontext(path)
 
 
 def score_models(
@@ -83,26 +89,64 @@ def score_models(
 ) -> ScoredModels:
     """Score each model into ``folder/NAME``, where a finished run of the same is taken as it is.
 
-    A model that fails does not keep the others from being scored. A full disk does.
+    A model that fails does not keep the others from being scored. A full disk does. On a cluster each
+    model is a task, unless models share a folder of activations: then they are scored one after the
+    other, each in tasks of its own.
     """
     results: dict[str, dict[str, Any]] = {}
     failed: dict[str, str] = {}
     notes = Notes()
+    engine: Engine = LocalEngine()
+    if models and all(model.options.activations is None for model in models):
+        options = models[0].options
+        engine = open_engine(options.engine, options.ray_address)
+    threads = None
+    if engine.remote:
+        models = [_alone(model, engine, notes) for model in models]
+        recordings = replace(
+            recordings, stimulus_paths=tuple(path.resolve() for path in recordings.stimulus_paths)
+        )
+        threads = torch.get_num_threads()
+    task = partial(_scored, recordings, folder.resolve() if engine.remote else folder, threads)
+    on_gpu = bool(models) and models[0].options.device not in ("auto", "cpu")
     with progress_bar(f"Scoring {len(models)} models", len(models)) as advance:
+        outcomes = iter(engine.map(task, models, on_gpu))
         for number, model in enumerate(models, start=1):
             notes.say(f"scoring {model.name}, {number} of {len(models)}")
-            try:
-                with model.file() as path:
-                    results[model.name] = score(
-                        path, recordings, folder / model.name, model.options
-                    )
-            except NrpOnnxError as error:
-                failed[model.name] = str(error)
-            except OSError:
-                raise
-            except Exception as error:  # whatever a framework raises must not lose the other models
-                failed[model.name] = f"{type(error).__name__}: {error}"
-            if model.name in failed:
-                notes.say(f"{model.name} is not scored: {failed[model.name]}")
+            found = next(outcomes)
+            if isinstance(found, str):
+                failed[model.name] = found
+                notes.say(f"{model.name} is not scored: {found}")
+            else:
+                results[model.name] = found
             advance(1)
     return ScoredModels(results, failed)
+
+
+def _scored(
+    recordings: Recordings, folder: Path, threads: int | None, model: StudiedModel
+) -> dict[str, Any] | str:
+    """The result of a model, or why it is not scored.
+
+    Args:
+        threads: of PyTorch and BLAS, in another process; None in this one.
+    """
+    try:
+        with nullcontext() if threads is None else same_threads(threads), model.file() as path:
+            return score(path, recordings, folder / model.name, model.options)
+    except NrpOnnxError as error:
+        return str(error)
+    except OSError:
+        raise
+    except Exception as error:  # whatever a framework raises must not lose the other models
+        return f"{type(error).__name__}: {error}"
+
+
+def _alone(model: StudiedModel, engine: Engine, notes: Notes) -> StudiedModel:
+    """A model as one task: what is in it runs in the task's own process."""
+    device = model.options.device
+    if device == "auto":
+        device = "cuda" if engine.has_gpus else "cpu"
+        notes.say(f"--device auto: running on {device}")
+    options = replace(model.options, engine="local", ray_address=None, device=device)
+    return replace(model, options=options)

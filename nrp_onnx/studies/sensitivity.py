@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nrp_onnx.activations.components import with_components
-from nrp_onnx.activations.layer_extraction import Request
+from nrp_onnx.activations.layer_computation import Request
 from nrp_onnx.activations.noise_distances import NoiseDistances, measure_noise_distances
 from nrp_onnx.backbone.feature_graph import Feature, with_known_shapes
 from nrp_onnx.backbone.model import Backbone, load_backbone

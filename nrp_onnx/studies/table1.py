@@ -63,7 +63,7 @@ def study_table1(
         models = [
             StudiedModel(
                 network.name,
-                partial(_converted, network, out / "models", weights, options),
+                partial(_converted, network, out.resolve() / "models", weights, options),
                 options,
             )
             for network in _paper_networks()
