@@ -55,11 +55,11 @@ def main() -> None:
 
     def spectrum() -> None:
         nonlocal of_images
-        around = join_layers(spans, train)
+        around = join_layers(spans, train).around(train)
         of_images = spectrum_of_products(around.products, train, test)
 
     def kernel() -> None:
-        products = centred(arc_cosine(join_layers(spans, train).products), train)
+        products = centred(arc_cosine(join_layers(spans, train).around(train).products), train)
         fit_ridge(spectrum_of_products(products, train, test), y[train])
 
     def read() -> None:

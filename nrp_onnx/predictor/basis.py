@@ -11,7 +11,7 @@ import numpy as np
 
 from nrp_onnx.activations.layer_activations import LayerActivations
 from nrp_onnx.predictor.eigenvectors import leading_eigenvectors
-from nrp_onnx.predictor.layer_span import FEATURES_A_BLOCK, LayerSpan, centred
+from nrp_onnx.predictor.layer_span import FEATURES_A_BLOCK, LayerSpan, centred_columns
 
 #: Directions in which the training images spread less than this part of their length are rounding.
 _ROUNDING = 4 * float(np.finfo(np.float32).eps)
@@ -105,13 +105,10 @@ def fit_basis(
         )
         coordinates, weights, directions = moved @ vectors, None, vectors
     else:
-        assert span.products is not None
-        products = centred(span.products, train)
-        values, vectors = leading_eigenvectors(
-            products[np.ix_(train, train)], noise, most, explained
-        )
+        toward_train = centred_columns(span.products, train)
+        values, vectors = leading_eigenvectors(toward_train[train], noise, most, explained)
         weights, directions = (vectors / np.sqrt(values)).T, None
-        coordinates = products[:, train] @ weights.T
+        coordinates = toward_train @ weights.T
     if values.size == 0:  # the layer says the same of every image
         coordinates, weights = np.zeros((span.n_images, 1)), np.zeros((1, len(train)))
         directions, scale = None, 1.0

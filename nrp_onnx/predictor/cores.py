@@ -1,6 +1,7 @@
 """Eigendecompositions and other work on matrices, one on each core."""
 
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -10,6 +11,8 @@ import torch
 from threadpoolctl import threadpool_limits
 
 _MOST = 4
+_limiting = threading.Lock()
+_inside: list[threadpool_limits] = []
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -20,10 +23,19 @@ def one_blas_thread() -> Iterator[None]:
 
     The threads of one eigendecomposition wait for each other tens of thousands of times; on a busy
     machine that made it 8 times slower than on one thread (2560 x 2560, two cores, OpenBLAS). One
-    thread each also makes sums independent of the number of cores.
+    thread each also makes sums independent of the number of cores. The limit holds for the whole
+    process, so it is lifted by the last thread that leaves such a block.
     """
-    with threadpool_limits(1, user_api="blas"):
+    with _limiting:
+        limit = threadpool_limits(1, user_api="blas") if not _inside else _inside[0]
+        _inside.append(limit)
+    try:
         yield
+    finally:
+        with _limiting:
+            _inside.pop()
+            if not _inside:
+                limit.restore_original_limits()
 
 
 @contextmanager

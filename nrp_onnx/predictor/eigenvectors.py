@@ -1,6 +1,7 @@
 """Leading eigenvectors of inner products: all of them, or the first few at a fraction of the cost."""
 
 import numpy as np
+from scipy.linalg import qr
 
 #: Directions whose share of the largest eigenvalue is below this are rounding noise of float32.
 TOLERANCE = 1e-6
@@ -50,8 +51,12 @@ def leading_eigenvectors(
 
 def _by_powers(symmetric: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
-    basis = rng.standard_normal((len(symmetric), most + _OVER))
-    for _ in range(_PASSES):
-        basis = np.linalg.qr(symmetric @ basis)[0]
+    basis = rng.standard_normal((len(symmetric), most + _OVER), dtype=np.float32)
+    # Passes only turn the basis toward the leading vectors: float32 does for all but the last.
+    largest = float(symmetric.diagonal().max())
+    rounded = (symmetric / (largest or 1.0)).astype(np.float32)
+    for _ in range(_PASSES - 1):
+        basis = qr(rounded @ basis, mode="economic", check_finite=False)[0]
+    basis = np.linalg.qr(symmetric @ basis.astype(np.float64))[0]
     values, turn = np.linalg.eigh(basis.T @ symmetric @ basis)
     return values[::-1], basis @ turn[:, ::-1]

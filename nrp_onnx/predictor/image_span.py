@@ -22,12 +22,7 @@ def joined_products(layers: Sequence[LayerSpan]) -> np.ndarray:
     """Inner products of images around their mean, float64 (n, n), over all layers as they are."""
     products = np.zeros((layers[0].n_images, layers[0].n_images))
     for layer in layers:
-        if layer.products is not None:
-            products += layer.products
-        else:
-            assert layer.features is not None
-            x = layer.features - layer.features.mean(axis=0, dtype=np.float64)
-            products += x @ x.T
+        products += layer.products
     return products
 
 

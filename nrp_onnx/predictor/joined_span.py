@@ -11,10 +11,10 @@ from nrp_onnx.predictor.layer_span import LayerSpan, centred
 
 @dataclass(frozen=True, eq=False)
 class JoinedSpan:
-    """Inner products of images over the joined layers, around the mean of the training images.
+    """Inner products of images over the joined layers.
 
     Attributes:
-        products: float64 (n, n).
+        products: float64 (n, n), around one point, of which nothing else is to be known.
         features: float64 (n, D), the joined layers, where they are fewer than the training images.
         scales: float64 (n_layers,), what the activations of each layer were divided by.
     """
@@ -42,22 +42,20 @@ def join_layers(layers: Sequence[LayerSpan], train: np.ndarray) -> JoinedSpan:
         layers: in which the training images differ.
     """
     n = layers[0].n_images
-    products, parts, squares, n_features = np.zeros((n, n)), [], [], 0
+    products, squares, features = np.zeros((n, n)), [], []
+    share = np.bincount(train, minlength=n) / len(train)
+    scaled = np.empty((n, n))
     for layer in layers:
-        if layer.features is not None:
-            moved = layer.features - layer.features[train].mean(axis=0, dtype=np.float64)
-            squares.append((moved[train] ** 2).sum(axis=1).mean())
-            parts.append(moved / np.sqrt(squares[-1]))
-            products += parts[-1] @ parts[-1].T
-            n_features += moved.shape[1]
-        else:
-            assert layer.products is not None
-            around = centred(layer.products, train)
-            squares.append(around.diagonal()[train].mean())
-            products += around / squares[-1]
-            n_features += n
-    few = n_features < len(train)
-    return JoinedSpan(products, np.hstack(parts) if few else None, np.sqrt(squares))
+        # Around the mean of the training images: no other array of this size is needed for it.
+        toward = layer.products @ share
+        squares.append(float((layer.products.diagonal() - toward) @ share))
+        products += np.divide(layer.products, squares[-1], out=scaled)
+        features.append(layer.features)
+    scales = np.sqrt(squares)
+    joined = None
+    if sum(n if x is None else x.shape[1] for x in features) < len(train):
+        joined = np.hstack([x / s for x, s in zip(features, scales, strict=True) if x is not None])
+    return JoinedSpan(products, joined, scales)
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,15 +15,15 @@ FEATURES_A_BLOCK = 4096
 
 @dataclass(frozen=True, eq=False)
 class LayerSpan:
-    """What fits of a layer need: products of images where D > n, else the activations themselves.
+    """What fits of a layer need: products of images, and where D <= n the activations themselves.
 
     Attributes:
-        products: float64 (n, n), inner products around the mean of all images; None where D <= n.
+        products: float64 (n, n), inner products around the mean of all images.
         features: float32 (n, D) where D <= n, else None.
         norms: float64 (n,), squared lengths of the images' activations, not centred.
     """
 
-    products: np.ndarray | None
+    products: np.ndarray
     features: np.ndarray | None
     norms: np.ndarray
 
@@ -48,7 +48,8 @@ def read_span(layer: LayerActivations, width: int = FEATURES_A_BLOCK) -> LayerSp
         for places, rows in layer.blocks():
             features[places] = rows
             norms[places] = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
-        return LayerSpan(None, features, norms)
+        moved = features - features.mean(axis=0, dtype=np.float64)
+        return LayerSpan(moved @ moved.T, features, norms)
     products = np.zeros((n, n))
     for _, block in layer.feature_blocks(width):
         norms += np.einsum("ij,ij->i", block, block, dtype=np.float64)
@@ -73,7 +74,16 @@ def _add_products(total: np.ndarray, features: np.ndarray) -> None:
 
 def centred(products: np.ndarray, train: np.ndarray) -> np.ndarray:
     """Inner products (n, n) around the mean of the images ``train`` instead of any other point."""
-    toward = products[:, train].mean(axis=1)
+    toward = products @ (np.bincount(train, minlength=len(products)) / len(train))
     moved: np.ndarray = products - toward[:, None]
     moved -= toward - toward[train].mean()
     return moved
+
+
+def centred_columns(products: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """The columns ``train`` of `centred`, (n, n_train), without the others."""
+    columns: np.ndarray = products[:, train]
+    toward = columns.mean(axis=1)
+    columns -= toward[:, None]
+    columns -= toward[train] - toward[train].mean()
+    return columns

@@ -20,8 +20,10 @@ from nrp_onnx.predictor.job import Job, TrainedHead, TrainingPlan
 from nrp_onnx.predictor.stack_training import StackTraining, stack_key
 from nrp_onnx.predictor.training_data import TrainingData
 
-#: More heads in a stack bring nothing on a CPU, and fewer stacks could not share its cores.
+#: More heads in a stack bring nothing on a CPU.
 _HEADS_A_STACK = 8
+#: Fewer are not worth a core more: what they share, such as their inputs, is done once a stack.
+_FEWEST_HEADS = 4
 #: Successive halving judges after these parts of the epochs.
 _RUNGS = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
 
@@ -60,12 +62,12 @@ def train_heads(
     plan = replace(plan, max_epochs=plan.epochs(len(fit)), max_steps=None)
     data = TrainingData.of(inputs, targets, fit, validation, regions, device)
     stop = threading.Event()
-    stacks = [
-        StackTraining(data, part, plan, advance, stop)
-        for part in _stacks(jobs, on_cpu=device == "cpu")
-    ]
     ended: dict[int, TrainedHead] = {}
     with one_torch_thread() as threads:
+        stacks = [
+            StackTraining(data, part, plan, advance, stop)
+            for part in _stacks(jobs, threads if device == "cpu" else 0)
+        ]
         pool = ThreadPoolExecutor(
             threads if device == "cpu" else 1, initializer=torch.set_num_threads, initargs=(1,)
         )
@@ -95,14 +97,21 @@ def one_torch_thread() -> Iterator[int]:
         torch.set_num_threads(threads)
 
 
-def _stacks(jobs: Sequence[Job], on_cpu: bool) -> list[dict[int, Job]]:
-    """Jobs by their places, put together where they may share a stack."""
+def _stacks(jobs: Sequence[Job], cores: int) -> list[dict[int, Job]]:
+    """Jobs by their places, put together where they may share a stack.
+
+    Args:
+        cores: that train stacks at a time; 0: a GPU does, which takes any number of heads together.
+    """
     alike: dict[tuple[object, ...], dict[int, Job]] = {}
     for place, job in enumerate(jobs):
         alike.setdefault(stack_key(job), {})[place] = job
     stacks = []
     for part in alike.values():
-        n_stacks = math.ceil(len(part) / _HEADS_A_STACK) if on_cpu else 1
+        n_stacks = 1
+        if cores:
+            for_all_cores = min(math.ceil(cores / len(alike)), len(part) // _FEWEST_HEADS)
+            n_stacks = max(math.ceil(len(part) / _HEADS_A_STACK), for_all_cores)
         # Neighbours in seed see the same inputs; the sort is stable.
         places = sorted(part, key=lambda place: jobs[place].seed)
         for places_of_one in np.array_split(places, n_stacks):

@@ -1,6 +1,8 @@
 """Fits every predictor on each training fold and predicts the held-out images, once each."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,13 +13,22 @@ import numpy as np
 from nrp_onnx.activations.store import StoredLayer
 from nrp_onnx.engine import Engine, LocalEngine
 from nrp_onnx.predictor.baselines import BASELINES
+from nrp_onnx.predictor.cores import one_blas_thread
 from nrp_onnx.predictor.fit_predictor import n_heads
 from nrp_onnx.predictor.layer_span import LayerSpan, read_span
 from nrp_onnx.predictor.search_space import SearchSpace
 from nrp_onnx.predictor.trial_record import TrialRecord
 from nrp_onnx.progress import progress_bar
 from nrp_onnx.recordings import Recordings
-from nrp_onnx.scoring.fold_fit import FittedFold, FoldFit, FoldPlan, fit_fold, site_scaling
+from nrp_onnx.scoring.fold_fit import (
+    FittedFold,
+    FoldFit,
+    FoldPlan,
+    PreparedFold,
+    fit_heads,
+    prepare_fold,
+    site_scaling,
+)
 from nrp_onnx.scoring.fold_tasks import fits_of_tasks, spans_of_tasks
 from nrp_onnx.scoring.splits import Fold
 
@@ -99,11 +110,28 @@ def fit_folds(
         if engine.remote:
             found = fits_of_tasks(plan, folds, record, engine, partial(advance, heads_a_fold))
         else:
-            found = (
-                fit_fold(plan, layers, number, fold, record, advance)
-                for number, fold in enumerate(folds)
-            )
+            found = _fits_here(plan, layers, folds, record, advance)
         return _fits(found, rates, folds, layer_names, n_seeds, record)
+
+
+def _fits_here(
+    plan: FoldPlan,
+    layers: Sequence[LayerSpan],
+    folds: Sequence[Fold],
+    record: TrialRecord,
+    advance: Callable[[int], None],
+) -> Iterator[FoldFit]:
+    """The fits of all folds in order; while the heads of one train, the next is prepared.
+
+    Few heads, or small ones, leave cores idle, which eigendecompositions use.
+    """
+    with one_blas_thread(), ThreadPoolExecutor(1, thread_name_prefix="prepare") as pool:
+        ahead = deque[Future[PreparedFold]]()
+        for number, fold in enumerate(folds):
+            ahead.append(pool.submit(prepare_fold, plan, layers, number, fold))
+            if number:
+                yield fit_heads(plan, ahead.popleft().result(), record, advance)
+        yield fit_heads(plan, ahead.popleft().result(), record, advance)
 
 
 def _fits(

@@ -1,4 +1,4 @@
-"""Fits every predictor on one training fold and predicts its held-out images."""
+"""Fits every predictor on one training fold and predicts its held-out images: first all but the heads."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nrp_onnx.predictor.baselines import fit_baselines
+from nrp_onnx.predictor.baselines import Baselines, fit_baselines
 from nrp_onnx.predictor.basis import Basis, fit_basis
 from nrp_onnx.predictor.cores import map_on_cores
 from nrp_onnx.predictor.fit_predictor import fit_predictor
@@ -63,6 +63,30 @@ class FoldPlan:
     n_seeds: int
 
 
+@dataclass(frozen=True, eq=False)
+class PreparedFold:
+    """All of a fold but its heads.
+
+    Attributes:
+        targets: float64 (n_stimuli, n_sites), scaled rates.
+        bases: of all candidate layers.
+        differing: the layers in which the training images differ.
+    """
+
+    number: int
+    fold: Fold
+    scaling: Scaling
+    targets: np.ndarray
+    bases: list[Basis]
+    differing: list[LayerSpan]
+    baselines: Baselines
+
+    def restore(self, predicted: np.ndarray) -> np.ndarray:
+        """Scaled rates in recorded units."""
+        rates: np.ndarray = predicted * self.scaling.scale + self.scaling.offset
+        return rates
+
+
 @dataclass(frozen=True)
 class FoldFit:
     """What came of a fold.
@@ -100,37 +124,39 @@ def site_scaling(rates: np.ndarray, normalise: str) -> Scaling:
     return Scaling(offset, scale)
 
 
-def fit_fold(
-    plan: FoldPlan,
-    layers: Sequence[LayerSpan],
-    number: int,
-    fold: Fold,
-    record: TrialRecord,
-    advance: Callable[[int], None],
-) -> FoldFit:
-    """Fit baselines and NRP heads on a fold.
+def prepare_fold(
+    plan: FoldPlan, layers: Sequence[LayerSpan], number: int, fold: Fold
+) -> PreparedFold:
+    """Find what the heads see of each layer, and fit the baselines.
 
     Args:
         layers: the span of the images in each layer, in the order of the stimuli.
         number: of the fold, from 0.
+    """
+    train = fold.train
+    scaling = site_scaling(plan.rates[train], plan.normalise)
+    targets = (plan.rates - scaling.offset) / scaling.scale
+    bases = map_on_cores(partial(fit_basis, train=train, most=plan.space.directions), layers)
+    differing = [span for span, basis in zip(layers, bases, strict=True) if basis.n_directions]
+    baselines = fit_baselines(differing, targets[train], train, fold.test)
+    return PreparedFold(number, fold, scaling, targets, bases, differing, baselines)
+
+
+def fit_heads(
+    plan: FoldPlan, prepared: PreparedFold, record: TrialRecord, advance: Callable[[int], None]
+) -> FoldFit:
+    """Search and train the NRP heads of a fold.
+
+    Args:
         record: trials that it holds are not trained again.
         advance: called with the number of heads that are done with.
     """
-    train, test = fold.train, fold.test
-    scaling = site_scaling(plan.rates[train], plan.normalise)
-    targets = (plan.rates - scaling.offset) / scaling.scale
-
-    def restore(predicted: np.ndarray) -> np.ndarray:
-        rates: np.ndarray = predicted * scaling.scale + scaling.offset
-        return rates
-
-    bases = map_on_cores(partial(fit_basis, train=train, most=plan.space.directions), layers)
-    differing = [span for span, basis in zip(layers, bases, strict=True) if basis.n_directions]
-    baselines = fit_baselines(differing, targets[train], train, test)
+    number, fold, bases = prepared.number, prepared.fold, prepared.bases
+    scaling, baselines = prepared.scaling, prepared.baselines
     region_of = np.array(plan.regions)
     images = SearchImages(
         [torch.from_numpy(basis.coordinates) for basis in bases],
-        torch.from_numpy(targets.astype(np.float32)),
+        torch.from_numpy(prepared.targets.astype(np.float32)),
         torch.from_numpy(fold.fit),
         torch.from_numpy(fold.validation),
         [torch.from_numpy(np.flatnonzero(region_of == name)) for name in plan.region_names],
@@ -140,13 +166,14 @@ def fit_fold(
         own_seed = plan.seed + _SEEDS_APART * repeat + number
         fitted.append(
             fit_predictor(
-                plan.space, images, differing, baselines.ridge, own_seed, advance, record, number
+                *(plan.space, images, prepared.differing, baselines.ridge, own_seed),
+                *(advance, record, number),
             )
         )
-        of_seeds.append(restore(fitted[-1][0].rates(images.inputs, test)))
+        of_seeds.append(prepared.restore(fitted[-1][0].rates(images.inputs, fold.test)))
     predictor, chosen = fitted[0]
     return FoldFit(
-        {name: restore(predicted) for name, predicted in baselines.predictions.items()},
+        {name: prepared.restore(predicted) for name, predicted in baselines.predictions.items()},
         of_seeds,
         scaling.scale if plan.normalise == "zscore" else 1.0,
         [basis.n_directions for basis in bases],

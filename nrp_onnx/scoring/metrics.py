@@ -32,9 +32,12 @@ def bootstrap_means(values: np.ndarray, seed: int, n_resamples: int = 2000) -> n
         values: float array (n_images, n_sites), NaN = not recorded.
     """
     images, sites = _drawn(seed, *values.shape, n_resamples)
-    there = (~np.isnan(values)).astype(np.float64)
-    sums = ((images @ np.nan_to_num(values)) * sites).sum(axis=1)
-    counts = ((images @ there) * sites).sum(axis=1)
+    there = ~np.isnan(values)
+    sums = ((images @ np.where(there, values, 0)) * sites).sum(axis=1)
+    if there.all():  # every resample has as many values
+        counts = np.full(n_resamples, float(values.size))
+    else:
+        counts = ((images @ there.astype(np.float64)) * sites).sum(axis=1)
     means: np.ndarray = sums / np.maximum(counts, 1)
     return means
 
