@@ -207,6 +207,23 @@ def test_input_noise_has_its_standard_deviation() -> None:
     assert twice != pytest.approx(expected, rel=0.1)
 
 
+def test_the_number_of_cores_changes_no_bit() -> None:
+    config = replace(SMALL, dropout=0.2)
+    jobs = [Job(replace(config, learning_rate=x), seed) for x in (1e-3, 3e-3) for seed in range(5)]
+    threads = torch.get_num_threads()
+    try:
+        found = []
+        for n in (1, 2, 3):
+            torch.set_num_threads(n)
+            found.append([trained.head for trained in _train(jobs, TrainingPlan(4, 4))])
+    finally:
+        torch.set_num_threads(threads)
+    for heads in found[1:]:
+        for head, expected in zip(heads, found[0], strict=True):
+            for name, value in head.state_dict().items():
+                assert torch.equal(value, expected.state_dict()[name]), name
+
+
 def test_every_head_that_ends_is_told_once() -> None:
     told: list[int] = []
     inputs, targets = _problem()

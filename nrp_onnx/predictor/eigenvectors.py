@@ -7,7 +7,7 @@ from scipy.linalg import qr
 TOLERANCE = 1e-6
 _SMALLEST = 1e-18
 #: The partial solver draws this many vectors over those asked for, and multiplies so often. Measured
-#: for 256 of 2560 (eigenvalues like 1 / place): 0.9 s against 3.4 s for all, with 0.999 of the
+#: for 256 of 2560 (eigenvalues like 1 / place): 0.6 s against 3.0 s for all, with 0.999 of the
 #: variance that the exact ones have; ARPACK took 12 s, LOBPCG 11 s.
 _OVER, _PASSES = 32, 6
 #: Where more than this share of all directions is asked for, it is no longer twice as fast.
