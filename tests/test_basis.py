@@ -74,6 +74,6 @@ def test_span_of_a_stored_layer_in_any_order_is_that_of_the_array(tmp_path) -> N
     for block in (50, 333, 4096):
         span = read_span(layer, block)
         scale = np.abs(moved @ moved.T).max()
-        np.testing.assert_allclose(span.products / scale, moved @ moved.T / scale, atol=1e-6)
+        np.testing.assert_allclose(span.products / scale, moved @ moved.T / scale, atol=1e-14)
     np.testing.assert_allclose(span.norms, (x[kept].astype(np.float64) ** 2).sum(axis=1))
     assert [path.name for path in tmp_path.iterdir()] == ["layer.parquet"]

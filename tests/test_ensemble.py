@@ -41,13 +41,13 @@ def test_linear_path_is_ridge_and_its_weights_give_its_rates(n_features: tuple[i
         rows = TRAIN[~np.isnan(y[TRAIN, site])]
         alphas = ALPHAS * ((joined[rows] - joined[rows].mean(axis=0)) ** 2).sum(axis=1).mean()
         expected = RidgeCV(alphas).fit(joined[rows], y[rows, site]).predict(joined)
-        np.testing.assert_allclose(path.rates[:, site], expected, atol=1e-3)
+        np.testing.assert_allclose(path.rates[:, site], expected, atol=1e-6)
 
     rates = path.at_mean.copy()
     for place, x in enumerate(layers):
         weights, mean = path.fold(place, LoadedLayer(x))
         rates = rates + (x - mean) @ weights.T
-    np.testing.assert_allclose(rates[TEST], path.rates[TEST], atol=1e-4)
+    np.testing.assert_allclose(rates[TEST], path.rates[TEST], atol=1e-9)
 
 
 @pytest.fixture(scope="module")

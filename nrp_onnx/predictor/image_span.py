@@ -38,7 +38,7 @@ def coordinates(products: np.ndarray) -> np.ndarray:
     Returns:
         float32 (n, r), with r = 0 where no two images differ.
     """
-    # Float32 products are not quite centred, and the last image would take up what is left.
+    # Rounding leaves products not quite centred, and the last image would take up what is left.
     products -= products.mean(axis=0)
     products -= products.mean(axis=1, keepdims=True)
     largest = float(products.diagonal().max())
