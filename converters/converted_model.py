@@ -23,6 +23,8 @@ from nrp_onnx.errors import OptionError
 
 #: Runs the source model on a batch in the backbone's own layout and dtype; each layer by its name.
 RunSource = Callable[[np.ndarray], dict[str, np.ndarray]]
+#: Takes such a batch; gives scores (n, n_classes), and the gradient of a loss, of the batch's shape.
+ClassGradient = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class ConvertedModel:
         preprocessing: with size, layout and dtype filled in.
         run_source: the model that it was made from, to compare with.
         reference: what `run_source` runs, for people.
+        class_gradient: gradients of the source, see `nrp_onnx.converters.class_gradient`; None where
+            the framework is not PyTorch.
         data_folder: where the external data that ``onnx`` refers to lie; None where it has none.
     """
 
@@ -44,6 +48,7 @@ class ConvertedModel:
     preprocessing: Preprocessing
     run_source: RunSource
     reference: str = field(default="the source", kw_only=True)
+    class_gradient: ClassGradient | None = field(default=None, kw_only=True)
     data_folder: Path | None = field(default=None, kw_only=True)
 
     def save(self, path: str | Path) -> None:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from nrp_onnx.backbone.layer_names import TORCH_SCOPES
 from nrp_onnx.backbone.preprocessing import Preprocessing
 from nrp_onnx.backbone.preprocessing_nodes import check_fits
+from nrp_onnx.converters.class_gradient import class_gradient
 from nrp_onnx.converters.converted_model import (
     ConvertedModel,
     check_source,
@@ -104,7 +106,23 @@ def convert(
             found = layer_outputs(module, batch, plan)
         return {layer.name: found[number] for number, layer in plan.layers.items()}
 
-    return ConvertedModel(ir.to_proto(model), table, spec, run_source)
+    return ConvertedModel(
+        ir.to_proto(model),
+        table,
+        spec,
+        run_source,
+        class_gradient=partial(gradient_of, module, example_input.device),
+    )
+
+
+def gradient_of(
+    module: nn.Module, device: torch.device, images: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """`nrp_onnx.converters.class_gradient.class_gradient` of a module, which is left as it was."""
+    with _evaluation(module):
+        found: tuple[np.ndarray, np.ndarray]
+        found = class_gradient(module, torch.from_numpy(images).to(device))
+        return found
 
 
 def _origin(module: nn.Module, source: Mapping[str, Any]) -> dict[str, Any]:

@@ -34,9 +34,14 @@ def robustness_command(
         str,
         typer.Option(help="Deviations of the pixel noise, of 255 grey levels, with commas."),
     ] = "4,8,16,32",
-    images: Annotated[
-        int, typer.Option(min=2, help="How many of the stimuli the noise is added to.")
-    ] = 128,
+    fgsm: Annotated[
+        str | None,
+        typer.Option(
+            help="Sizes of steps along the sign of the network's gradient, of 255 grey levels, with "
+            "commas; of models that were converted by the name of a PyTorch network. [default: none]"
+        ),
+    ] = None,
+    images: Annotated[int, typer.Option(min=2, help="How many of the stimuli are changed.")] = 128,
     recordings: RecordingsName = None,
     reduce: Reduce = "auto",
     preprocess: Preprocess = None,
@@ -50,7 +55,7 @@ def robustness_command(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Score several networks, and see how far image noise moves the activations of each.
+    """Score several networks, and see how far changes of images move the activations of each.
 
     Example: nrp-onnx study robustness a.onnx b.onnx c.onnx --recordings my_recordings -o robustness
     """
@@ -58,18 +63,18 @@ def robustness_command(
     from nrp_onnx.studies.robustness import study_robustness
 
     options = score_options(context)
-    deviations = _deviations(levels)
-    study = study_robustness(models, opened(recordings, region), out, deviations, images, options)
+    noise, along = _levels(levels, "--levels"), _levels(fgsm, "--fgsm") if fgsm else []
+    study = study_robustness(models, opened(recordings, region), out, noise, images, options, along)
     show(study, [robustness_table(study)], out, as_json)
 
 
-def _deviations(text: str) -> list[float]:
+def _levels(text: str, option: str) -> list[float]:
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:
         raise OptionError(
-            "these are no levels of noise",
-            where="--levels",
+            "these are no levels",
+            where=option,
             expected="numbers from 0 up with commas",
             found=repr(text),
         ) from None

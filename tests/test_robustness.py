@@ -11,9 +11,10 @@ from PIL import Image
 from scipy import stats
 from torch import nn
 
-from nrp_onnx.activations.noise_distances import (
-    NoiseDistances,
-    measure_noise_distances,
+from nrp_onnx.activations.perturbed_distances import (
+    GaussianNoise,
+    PerturbedDistances,
+    measure_distances,
     noisy_image,
 )
 from nrp_onnx.backbone.feature_graph import Feature, with_known_shapes
@@ -26,7 +27,7 @@ from nrp_onnx.main_job import ScoreOptions
 from nrp_onnx.notes import Notes
 from nrp_onnx.recordings import load_recordings, simulate_recordings
 from nrp_onnx.studies.robustness import study_robustness
-from nrp_onnx.studies.sensitivity import sensitivity_to_noise
+from nrp_onnx.studies.sensitivity import sensitivity_of
 from tests.conftest import assert_user_error, nrp_onnx
 
 LEVELS = (0.0, 4.0, 32.0)
@@ -56,10 +57,11 @@ def test_sensitivity_is_that_of_the_torch_network(
     features = [Feature(layer, Reduction("none")) for layer in layers]
     images = list(enumerate(recordings.stimulus_paths))[:37]
     assert backbone.preprocessing is not None
-    distances = measure_noise_distances(
-        backbone, backbone.preprocessing, features, images, LEVELS, 3, "cpu", Notes()
+    distances = measure_distances(
+        *(backbone, backbone.preprocessing, features, images, GaussianNoise(LEVELS, 3)),
+        *("cpu", Notes()),
     )
-    found = sensitivity_to_noise(distances, names)
+    found = sensitivity_of(distances, names)
 
     def activations(pixels: list[np.ndarray], depth: int) -> np.ndarray:
         batch = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
@@ -90,7 +92,7 @@ def test_sensitivity_is_that_of_the_torch_network(
 def test_layers_that_are_the_same_for_all_images_are_left_out() -> None:
     apart = np.zeros((2, 4, 4))
     apart[0] = 2 * (1 - np.eye(4))
-    found = sensitivity_to_noise(NoiseDistances(np.ones((1, 2, 4)), apart), ["alive", "dead"])
+    found = sensitivity_of(PerturbedDistances(np.ones((1, 2, 4)), apart), ["alive", "dead"])
     assert found["without"] == ["dead"]
     assert found["levels"][0]["layers"] == {"alive": 0.5}
     assert found["levels"][0]["ci95"] == [0.5, 0.5]

@@ -1,35 +1,48 @@
-"""The sensitivity of a backbone to image noise: how far noise moves its scored layers."""
+"""The sensitivity of a backbone to changes of images: how far these move its scored layers."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nrp_onnx.activations.components import with_components
+from nrp_onnx.activations.images import decode_image
 from nrp_onnx.activations.layer_computation import Request
-from nrp_onnx.activations.noise_distances import NoiseDistances, measure_noise_distances
+from nrp_onnx.activations.perturbed_distances import (
+    GaussianNoise,
+    Perturbation,
+    PerturbedDistances,
+    measure_distances,
+)
 from nrp_onnx.backbone.feature_graph import Feature, with_known_shapes
 from nrp_onnx.backbone.model import Backbone, load_backbone
-from nrp_onnx.backbone.preprocessing import preprocessing_from_json
+from nrp_onnx.backbone.preprocessing import Preprocessing, preprocessing_from_json
 from nrp_onnx.backbone.reductions import read_reduction
+from nrp_onnx.converters.converted_model import ClassGradient
 from nrp_onnx.errors import ModelError
 from nrp_onnx.files import sha256_of_json, write_json
 from nrp_onnx.main_job import ScoreOptions
 from nrp_onnx.notes import Notes
 from nrp_onnx.recordings import Recordings
 from nrp_onnx.scoring.metrics import percentile_interval
+from nrp_onnx.studies.fgsm import Fgsm
+from nrp_onnx.studies.gradients import check_same_network
 
 _N_RESAMPLES = 2000
+#: Images on which a network with gradients has to give the backbone's scores.
+_CHECKED = 2
+
+GradientOf = Callable[[Backbone, Preprocessing], ClassGradient]
 
 
-def sensitivity_to_noise(
-    distances: NoiseDistances, names: Sequence[str], seed: int = 0
+def sensitivity_of(
+    distances: PerturbedDistances, names: Sequence[str], seed: int = 0
 ) -> dict[str, Any]:
     """The mean over images of ||f(x + e) - f(x)|| / the mean over pairs of ||f(x) - f(x')||.
 
-    0: the noise moves nothing; 1: as far as another image.
+    0: the change e moves nothing; 1: as far as another image.
 
     Args:
         distances: of n images.
@@ -74,19 +87,24 @@ def measured_sensitivity(
     n_images: int,
     options: ScoreOptions,
     kept: Path,
+    gradient_of: GradientOf | None = None,
 ) -> dict[str, Any]:
     """The sensitivity of the layers that were scored, as they were scored.
 
     Args:
         result: of the model's run, with its ``folder``.
+        levels: in grey levels of 255.
         n_images: how many stimuli are drawn, without replacement.
         kept: where it is left; what is there already from the same is not measured again.
+        gradient_of: gives the network's gradients, along which FGSM changes images; None changes them
+            by Gaussian noise.
 
     Returns:
-        As `sensitivity_to_noise`.
+        As `sensitivity_of`.
 
     Raises:
         ModelError: if the scored layers tell no two images apart.
+        NrpOnnxError: if there are no gradients.
     """
     backbone, scored = load_backbone(model), result["model"]
     skipped = set(result["recordings"]["skipped_stimuli"])
@@ -98,7 +116,7 @@ def measured_sensitivity(
         "layers": {layer["name"]: layer["reduction"] for layer in scored["layers"]},
         "stimuli": recordings.stimuli_fingerprint,
         "places": np.sort(places).tolist(),
-        "levels": list(levels),
+        "fgsm" if gradient_of else "levels": list(levels),
         "seed": options.seed,
     }
     fingerprint = sha256_of_json(settings)
@@ -107,19 +125,21 @@ def measured_sensitivity(
         return held
     notes = Notes()
     preprocessing = preprocessing_from_json(scored["preprocessing"], backbone.path)
+    images = [(int(place), recordings.stimulus_paths[place]) for place in np.sort(places)]
+    perturbation: Perturbation = GaussianNoise(levels, options.seed)
+    of_prepared = preprocessing
+    if gradient_of:
+        gradient = gradient_of(backbone, preprocessing)
+        fgsm = Fgsm(levels, preprocessing, gradient)
+        some = fgsm.prepared([decode_image(path) for _, path in images[:_CHECKED]])
+        check_same_network(backbone, gradient, fgsm.network_input(np.stack(some)))
+        perturbation, of_prepared = fgsm, fgsm.preprocessing
     request = Request(backbone, preprocessing, options.device, notes, bool(skipped), False)
     features = with_components(
         request, _features(backbone, scored), recordings, Path(result["folder"]) / "activations"
     )
-    distances = measure_noise_distances(
-        backbone,
-        preprocessing,
-        features,
-        [(int(place), recordings.stimulus_paths[place]) for place in np.sort(places)],
-        levels,
-        options.seed,
-        options.device,
-        notes,
+    distances = measure_distances(
+        backbone, of_prepared, features, images, perturbation, options.device, notes
     )
     if not distances.apart.any():
         raise ModelError(
@@ -129,7 +149,7 @@ def measured_sensitivity(
             found="the same for all",
         )
     names = [feature.layer.name for feature in features]
-    found = sensitivity_to_noise(distances, names, options.seed)
+    found = sensitivity_of(distances, names, options.seed)
     if found["without"]:
         notes.say(
             f"left out of the sensitivity of {model.name}, being the same for all images: "

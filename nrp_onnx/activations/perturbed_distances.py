@@ -1,8 +1,9 @@
-"""How far image noise moves activations, and how far apart those of different images are."""
+"""How far changes to images move activations, and how far apart those of different images are."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -17,9 +18,52 @@ from nrp_onnx.progress import progress_bar
 
 _BATCH = 16
 
+Images = Sequence[np.ndarray]
+
+
+class Perturbation(Protocol):
+    """A change to images, at several levels."""
+
+    @property
+    def levels(self) -> Sequence[float]:
+        """Its sizes, in grey levels of 255."""
+        ...
+
+    def prepared(self, images: Images) -> Images:
+        """The images that are changed, uint8 (height, width, 3), of decoded ones."""
+        ...
+
+    def changed(self, images: Images, places: Sequence[int]) -> Iterator[Images]:
+        """Prepared images as they are at each level, uint8.
+
+        Args:
+            places: of the images among the stimuli.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class GaussianNoise:
+    """Noise in each number of the decoded image; see `noisy_image`."""
+
+    levels: Sequence[float]
+    seed: int
+
+    def prepared(self, images: Images) -> Images:
+        """See `Perturbation`."""
+        return images
+
+    def changed(self, images: Images, places: Sequence[int]) -> Iterator[Images]:
+        """See `Perturbation`."""
+        for level in self.levels:
+            yield [
+                noisy_image(image, level, self.seed, place)
+                for image, place in zip(images, places, strict=True)
+            ]
+
 
 @dataclass(frozen=True, eq=False)
-class NoiseDistances:
+class PerturbedDistances:
     """Euclidean distances between activations of n images in L layers.
 
     Attributes:
@@ -43,23 +87,22 @@ def noisy_image(image: np.ndarray, deviation: float, seed: int, place: int) -> n
     return np.clip(np.rint(image + deviation * noise), 0, 255).astype(np.uint8)
 
 
-def measure_noise_distances(
+def measure_distances(
     backbone: Backbone,
     preprocessing: Preprocessing,
     features: Sequence[Feature],
     images: Sequence[tuple[int, Path]],
-    levels: Sequence[float],
-    seed: int,
+    perturbation: Perturbation,
     device: str,
     notes: Notes,
-) -> NoiseDistances:
-    """Run images as they are, and with noise of each level, through the feature graph.
+) -> PerturbedDistances:
+    """Run images as they are, and changed at each level, through the feature graph.
 
     The activations of the images as they are stay in memory: 4 bytes a feature and image.
 
     Args:
+        preprocessing: of the images that the perturbation prepares.
         images: places among the stimuli, and files.
-        levels: deviations of the noise, in grey levels of 255.
 
     Raises:
         ModelError, DeviceError, RecordingsError: if the model, the device or an image cannot be used.
@@ -75,23 +118,24 @@ def measure_noise_distances(
     batches = Batches(run, reference, fixed, backbone.path, notes)
     n = len(images)
     clean = [np.empty((n, feature.n_features), np.float32) for feature in features]
-    moved = np.empty((len(levels), len(features), n))
+    moved = np.empty((len(perturbation.levels), len(features), n))
     with (
-        progress_bar("Adding noise to images", n) as advance,
+        progress_bar("Changing images", n) as advance,
         batches,
         DecodedImages([path for _, path in images]) as decoded,
     ):
         while taken := decoded.take(batches.size):
             rows = slice(taken[0][0], taken[-1][0] + 1)
-            started = batches.start([image for _, image in taken])
+            prepared = perturbation.prepared([image for _, image in taken])
+            started = batches.start(prepared)
             for layer, found in zip(clean, batches.finish(started), strict=True):
                 layer[rows] = found
-            for number, level in enumerate(levels):
-                noisy = [noisy_image(image, level, seed, images[i][0]) for i, image in taken]
-                for place, found in enumerate(_in_batches(batches, noisy)):
+            places = [images[i][0] for i, _ in taken]
+            for number, changed in enumerate(perturbation.changed(prepared, places)):
+                for place, found in enumerate(_in_batches(batches, changed)):
                     moved[number, place, rows] = _distances(found, clean[place][rows])
             advance(len(taken))
-    return NoiseDistances(moved, np.stack([_pairwise(layer) for layer in clean]))
+    return PerturbedDistances(moved, np.stack([_pairwise(layer) for layer in clean]))
 
 
 def _in_batches(batches: Batches, images: Sequence[np.ndarray]) -> list[np.ndarray]:
