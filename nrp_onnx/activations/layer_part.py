@@ -37,6 +37,7 @@ from nrp_onnx.files import whole_file
 ROWS = 16
 
 _FOLDER = ".part"
+_WAITING = ("waiting", "waiting.new")
 
 
 @dataclass(frozen=True)
@@ -148,8 +149,15 @@ def forget_part(path: Path) -> None:
     folder = path.parent / _FOLDER
     for left in (folder / path.name, (folder / path.name).with_suffix(".jsonl")):
         left.unlink(missing_ok=True)
-    if folder.is_dir() and not any(folder.iterdir()):
+    if folder.is_dir() and all(left.name in _WAITING for left in folder.iterdir()):
+        for left in folder.iterdir():
+            left.unlink()  # rows that wait for steps of no part
         folder.rmdir()
+
+
+def waiting_path(path: Path) -> Path:
+    """The file of the rows that wait for a step, of all layers whose files go into one folder."""
+    return path.parent / _FOLDER / _WAITING[0]
 
 
 class _Sink(RawIOBase):

@@ -33,10 +33,11 @@ def join_layer(layer: LayerFile) -> None:
     """
     with tempfile.TemporaryDirectory(dir=layer.shards[0].parents[1], prefix="join-") as folder:
         path = Path(folder) / layer.path.name
-        with LayerParts([path], [layer.n_features], [layer.facts], ROWS) as parts:
+        with LayerParts([path], [layer.n_features], [layer.facts], ROWS, keeps=False) as parts:
             for shard in layer.shards:
                 for ids, rows in _rows(shard):
                     parts.write(ids, [rows])
+                    parts.write_steps()
             parts.finish()
         path.replace(layer.path)
 

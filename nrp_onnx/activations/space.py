@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from errno import ENOSPC
 from pathlib import Path
 
+from nrp_onnx.activations.layer_part import ROWS
 from nrp_onnx.backbone.feature_graph import Feature
 from nrp_onnx.backbone.reductions import fullest_within
 from nrp_onnx.errors import NrpOnnxError, OutputError
@@ -28,7 +29,8 @@ def check_space(
         OutputError: if they do not fit; it names the reduction that would.
     """
     an_image = 4 * sum(feature.n_features for feature in features)
-    needed = int(an_image * (n_images - n_done) * _OVERHEAD)
+    waiting = min(ROWS, n_images)  # they are on disk beside the files
+    needed = int(an_image * (n_images - n_done + waiting) * _OVERHEAD)
     free = shutil.disk_usage(folder).free
     notes.log(
         f"extracting {len(features)} layers of {n_images:,} images: {an_image:,} bytes an image, "
@@ -37,7 +39,7 @@ def check_space(
     if needed <= free:
         return
     layers = [feature.layer for feature in features]
-    smaller = fullest_within(layers, n_images, free / _OVERHEAD)
+    smaller = fullest_within(layers, n_images + waiting, free / _OVERHEAD)
     if smaller is None:
         fix = (
             "Free some space, choose fewer layers or a smaller reduction, or another disk with -o."
@@ -45,7 +47,7 @@ def check_space(
     else:
         kind = max(smaller, key=lambda reduction: (reduction.kind == "avgpool", reduction.k))
         fits = sum(r.n_features(layer) for r, layer in zip(smaller, layers, strict=True))
-        fix = f"--reduce {kind} would need {size(4 * fits * n_images)}."
+        fix = f"--reduce {kind} would need {size(4 * fits * (n_images + waiting))}."
     raise OutputError(
         "the activations do not fit on this disk",
         where=folder,

@@ -68,8 +68,10 @@ def stream_activations(
             outputs = batches.finish(running)
             _check_finite(outputs, names, batch_ids, where)
             if written is not None:
-                written.result()  # at most one batch waits to be written
-            written = writer.submit(parts.write, batch_ids, outputs)
+                written.result()
+            # On disk before any more batches are started, but for the steps of the files.
+            parts.write(batch_ids, outputs)
+            written = writer.submit(parts.write_steps)
             advance(len(batch_ids))
             if batches.images_a_second and not estimated:
                 estimated, rate = True, batches.images_a_second
