@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from nrp_onnx.report.run_words import is_simulated
 from nrp_onnx.report.style import BASELINE, HEAD, NamedFigure, panel, set_title
@@ -17,6 +17,8 @@ from nrp_onnx.scoring.run_folder import TRIALS_FILE
 Trials = list[dict[str, Any]]
 
 _MOST_CONFIGS = 16
+#: A logarithmic axis over a smaller ratio may hold none of 1, 2 and 5, or one.
+_WITHOUT_DECADES = 3
 _WORDS = {
     "learning_rate": "rate", "dropout": "dropout", "weight_decay": "decay", "loss": "loss",
     "input_noise": "noise",
@@ -85,6 +87,10 @@ def loss_figure(run: FinishedRun, trials: Trials) -> NamedFigure | None:
         axes.yaxis.set_minor_formatter(
             lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else ""
         )
+        lowest, highest = axes.get_ylim()
+        if highest < _WITHOUT_DECADES * lowest:
+            axes.yaxis.set_major_locator(MaxNLocator(4))
+            axes.yaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
         axes.set_xlabel("epoch")
         axes.set_ylabel("training loss")
