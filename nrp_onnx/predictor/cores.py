@@ -1,7 +1,6 @@
 """Eigendecompositions and other work on matrices, one on each core."""
 
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -11,8 +10,6 @@ import torch
 from threadpoolctl import threadpool_limits
 
 _MOST = 4
-_limiting = threading.Lock()
-_inside: list[threadpool_limits] = []
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -24,18 +21,10 @@ def one_blas_thread() -> Iterator[None]:
     The threads of one eigendecomposition wait for each other tens of thousands of times; on a busy
     machine that made it 8 times slower than on one thread (2560 x 2560, two cores, OpenBLAS). One
     thread each also makes sums independent of the number of cores. The limit holds for the whole
-    process, so it is lifted by the last thread that leaves such a block.
+    process: blocks in several threads have to lie within one of the thread that started them.
     """
-    with _limiting:
-        limit = threadpool_limits(1, user_api="blas") if not _inside else _inside[0]
-        _inside.append(limit)
-    try:
+    with threadpool_limits(1, user_api="blas"):
         yield
-    finally:
-        with _limiting:
-            _inside.pop()
-            if not _inside:
-                limit.restore_original_limits()
 
 
 @contextmanager

@@ -1,8 +1,9 @@
 """Fits every predictor on each training fold and predicts the held-out images, once each."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -105,13 +106,16 @@ def fit_folds(
     plan = FoldPlan(rates, regions, names, space, normalise, seed, n_seeds)
     engine = engine or LocalEngine()
     heads_a_fold = n_seeds * n_heads(space, len(layers))
-    with progress_bar("Training NRP heads", len(folds) * heads_a_fold) as advance:
-        found: Iterable[FoldFit]
+    with (
+        progress_bar("Training NRP heads", len(folds) * heads_a_fold) as advance,
+        one_blas_thread(),
+    ):
         if engine.remote:
             found = fits_of_tasks(plan, folds, record, engine, partial(advance, heads_a_fold))
         else:
             found = _fits_here(plan, layers, folds, record, advance)
-        return _fits(found, rates, folds, layer_names, n_seeds, record)
+        with closing(found):
+            return _fits(found, rates, folds, layer_names, n_seeds, record)
 
 
 def _fits_here(
@@ -120,12 +124,12 @@ def _fits_here(
     folds: Sequence[Fold],
     record: TrialRecord,
     advance: Callable[[int], None],
-) -> Iterator[FoldFit]:
+) -> Generator[FoldFit, None, None]:
     """The fits of all folds in order; while the heads of one train, the next is prepared.
 
     Few heads, or small ones, leave cores idle, which eigendecompositions use.
     """
-    with one_blas_thread(), ThreadPoolExecutor(1, thread_name_prefix="prepare") as pool:
+    with ThreadPoolExecutor(1, thread_name_prefix="prepare") as pool:
         ahead = deque[Future[PreparedFold]]()
         for number, fold in enumerate(folds):
             ahead.append(pool.submit(prepare_fold, plan, layers, number, fold))

@@ -5,7 +5,7 @@ was interrupted finds them there; in the end they are joined in the run's trials
 """
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -54,7 +54,7 @@ def fits_of_tasks(
     record: TrialRecord,
     engine: Engine,
     done: Callable[[], None],
-) -> Iterator[FoldFit]:
+) -> Generator[FoldFit, None, None]:
     """The fits of all folds in order, one task a fold.
 
     Args:
