@@ -40,13 +40,31 @@ def fit_ridge(spectrum: Spectrum, y: np.ndarray) -> Ridge:
 
 
 def choose_alphas(spectrum: Spectrum, y: np.ndarray) -> np.ndarray:
-    """For each site the alpha of least leave-one-out error, float64 (n_sites,)."""
+    """For each site the alpha of least leave-one-out error, float64 (n_sites,).
+
+    Generalised cross-validation (Golub, Heath & Wahba 1979), which puts the mean of all leverages for
+    each, costs next to nothing and says where to look: from its choice on, each site goes down along
+    `ALPHAS` until both neighbours have a larger leave-one-out error.
+    """
+    held_out = _LeaveOneOut(spectrum, y)
     grid = ALPHAS * spectrum.squares.sum() / len(y)
-    chosen: np.ndarray = grid[leave_one_out_errors(spectrum, y, grid).argmin(axis=0)]
-    return chosen
+    errors = np.full((len(grid), y.shape[1]), np.nan)
+    best, sites = held_out.generalised(grid).argmin(axis=0), np.arange(y.shape[1])
+    while True:
+        wanted = np.zeros(errors.shape, bool)
+        for step in (-1, 0, 1):
+            wanted[np.clip(best + step, 0, len(grid) - 1), sites] = True
+        wanted &= np.isnan(errors)
+        if not wanted.any():
+            chosen: np.ndarray = grid[best]
+            return chosen
+        for place in np.flatnonzero(wanted.any(axis=1)):
+            some = np.flatnonzero(wanted[place])
+            errors[place, some] = held_out.errors(grid[place], some)
+        best = np.nanargmin(errors, axis=0)
 
 
-def leave_one_out_errors(spectrum: Spectrum, y: np.ndarray, alphas: np.ndarray) -> np.ndarray:
+class _LeaveOneOut:
     """Mean square error of each site's responses, each predicted without its own image; exact.
 
     Ridge with an intercept is a linear smoother y^ = H y with H = 1/n + U diag(s^2 / (s^2 + a)) U^T,
@@ -56,23 +74,30 @@ def leave_one_out_errors(spectrum: Spectrum, y: np.ndarray, alphas: np.ndarray) 
     float32: alphas are compared, and the predictions do not come from here.
 
     Args:
-        alphas: float64 (n_alphas,), in the units of ``spectrum.squares``.
-
-    Returns:
-        float64 (n_alphas, n_sites).
+        y: float64 (n_train, n_sites).
     """
-    left = spectrum.left
-    moved = y - y.mean(axis=0)
-    turned = left.T @ moved
-    outside, leverage = moved - left @ turned, left**2
-    room = 1 - 1 / len(y) - leverage.sum(axis=1)
-    if left.shape[1] == len(y) - 1:  # the training images span everything around their mean
-        outside, room = np.zeros_like(outside), np.zeros_like(room)
-    errors = np.empty((len(alphas), y.shape[1]))
-    left_32 = left.astype(np.float32)
-    for place, alpha in enumerate(alphas):
-        rest = alpha / (spectrum.squares + alpha)
-        residuals = outside + left_32 @ (rest[:, None] * turned).astype(np.float32)
-        residuals /= (room + leverage @ rest)[:, None]
-        errors[place] = np.einsum("ij,ij->j", residuals, residuals) / len(y)
-    return errors
+
+    def __init__(self, spectrum: Spectrum, y: np.ndarray) -> None:
+        left, moved = spectrum.left, y - y.mean(axis=0)
+        self._squares, self._left_32 = spectrum.squares, left.astype(np.float32)
+        self._turned = left.T @ moved
+        self._outside, self._leverage = moved - left @ self._turned, left**2
+        self._room = 1 - 1 / len(y) - self._leverage.sum(axis=1)
+        if left.shape[1] == len(y) - 1:  # the training images span everything around their mean
+            self._outside, self._room = np.zeros_like(moved), np.zeros(len(y))
+
+    def errors(self, alpha: float, sites: np.ndarray) -> np.ndarray:
+        """Of some sites, float64 (len(sites),); ``alpha`` is in the units of ``spectrum.squares``."""
+        rest = alpha / (self._squares + alpha)
+        turned = (rest[:, None] * self._turned[:, sites]).astype(np.float32)
+        residuals = self._outside[:, sites] + self._left_32 @ turned
+        residuals /= (self._room + self._leverage @ rest)[:, None]
+        return np.einsum("ij,ij->j", residuals, residuals) / len(residuals)
+
+    def generalised(self, alphas: np.ndarray) -> np.ndarray:
+        """The same of all sites with the mean of 1 - H_ii for each image: (n_alphas, n_sites)."""
+        rest = alphas[:, None] / (self._squares + alphas[:, None])
+        squares = rest**2 @ self._turned**2 + np.einsum("ij,ij->j", self._outside, self._outside)
+        room = (self._room.sum() + rest.sum(axis=1)) / len(self._outside)
+        errors: np.ndarray = squares / room[:, None] ** 2 / len(self._outside)
+        return errors

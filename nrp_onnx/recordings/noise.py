@@ -49,8 +49,11 @@ def _noise_of_mean(responses: np.ndarray, n_splits: int, rng: np.random.Generato
     shuffles = rng.permuted(np.tile(np.arange(len(responses)), (n_splits, 1)), axis=1)
     # Half A of a site are the first n_a of its own responses in the shuffled order, so that sites
     # with missing responses have even halves too.
-    in_a = there[shuffles] & (np.cumsum(there[shuffles], axis=1) <= n_a)
-    sum_a = np.where(in_a, values[shuffles], 0).sum(axis=1)
+    if there.all():
+        sum_a = values[shuffles[:, : len(responses) // 2]].sum(axis=1)
+    else:
+        in_a = there[shuffles] & (np.cumsum(there[shuffles], axis=1) <= n_a)
+        sum_a = np.where(in_a, values[shuffles], 0).sum(axis=1)
     sum_b = values.sum(axis=0) - sum_a
     with np.errstate(divide="ignore", invalid="ignore"):
         scale = np.sqrt((1 / n) / (1 / n_a + 1 / n_b))
