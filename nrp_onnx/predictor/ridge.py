@@ -92,7 +92,8 @@ class _LeaveOneOut:
         turned = (rest[:, None] * self._turned[:, sites]).astype(np.float32)
         residuals = self._outside[:, sites] + self._left_32 @ turned
         residuals /= (self._room + self._leverage @ rest)[:, None]
-        return np.einsum("ij,ij->j", residuals, residuals) / len(residuals)
+        errors: np.ndarray = np.einsum("ij,ij->j", residuals, residuals) / len(residuals)
+        return errors
 
     def generalised(self, alphas: np.ndarray) -> np.ndarray:
         """The same of all sites with the mean of 1 - H_ii for each image: (n_alphas, n_sites)."""
