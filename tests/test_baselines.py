@@ -10,8 +10,9 @@ from sklearn.preprocessing import KernelCenterer
 from nrp_onnx.activations.layer_activations import LoadedLayer
 from nrp_onnx.predictor.arc_cosine import arc_cosine
 from nrp_onnx.predictor.baselines import BASELINES, fit_baselines
+from nrp_onnx.predictor.joined_span import spectrum_of_products
 from nrp_onnx.predictor.layer_span import read_span
-from nrp_onnx.predictor.ridge import ALPHAS
+from nrp_onnx.predictor.ridge import ALPHAS, choose_alphas
 
 TRAIN, TEST = np.arange(100), np.arange(100, 120)
 
@@ -57,6 +58,21 @@ def test_linear_baselines_are_those_of_scikit_learn(n_features: tuple[int, ...])
     }
     for name, predicted in expected.items():
         np.testing.assert_allclose(found[name], predicted, atol=2e-4, err_msg=name)
+
+
+def test_alphas_far_from_the_choice_of_generalised_cross_validation_are_found() -> None:
+    """Outliers make leverages differ, and the search begins up to 9 values from where it has to end."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((120, 300))
+    x[:5] *= 12
+    y = 0.3 * x[:, :8] @ rng.standard_normal((8, 12)) + 2 * rng.standard_normal((120, 12))
+    y[:5] += 20 * rng.standard_normal((5, 12))
+    x -= x.mean(axis=0)
+    images = np.arange(len(x))
+    spectrum = spectrum_of_products(x @ x.T, images, images)
+    expected = RidgeCV(ALPHAS * (x**2).sum(axis=1).mean(), alpha_per_target=True).fit(x, y).alpha_
+    np.testing.assert_allclose(choose_alphas(spectrum, y), expected, rtol=1e-9)
+    assert expected.max() / expected.min() > 1e4
 
 
 @pytest.mark.parametrize("n_features", [(12,), (300, 500)])

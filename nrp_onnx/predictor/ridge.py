@@ -48,20 +48,22 @@ def choose_alphas(spectrum: Spectrum, y: np.ndarray) -> np.ndarray:
     """
     held_out = _LeaveOneOut(spectrum, y)
     grid = ALPHAS * spectrum.squares.sum() / len(y)
-    errors = np.full((len(grid), y.shape[1]), np.nan)
-    best, sites = held_out.generalised(grid).argmin(axis=0), np.arange(y.shape[1])
+    errors, sites = np.full((len(grid), y.shape[1]), np.inf), np.arange(y.shape[1])
+    known = np.zeros(errors.shape, bool)
+    best = held_out.generalised(grid).argmin(axis=0)
     while True:
         wanted = np.zeros(errors.shape, bool)
         for step in (-1, 0, 1):
             wanted[np.clip(best + step, 0, len(grid) - 1), sites] = True
-        wanted &= np.isnan(errors)
+        wanted &= ~known
         if not wanted.any():
             chosen: np.ndarray = grid[best]
             return chosen
         for place in np.flatnonzero(wanted.any(axis=1)):
             some = np.flatnonzero(wanted[place])
             errors[place, some] = held_out.errors(grid[place], some)
-        best = np.nanargmin(errors, axis=0)
+        known |= wanted
+        best = errors.argmin(axis=0)
 
 
 class _LeaveOneOut:

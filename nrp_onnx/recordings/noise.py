@@ -48,7 +48,7 @@ def _noise_of_mean(responses: np.ndarray, n_splits: int, rng: np.random.Generato
     n_b = n - n_a
     shuffles = rng.permuted(np.tile(np.arange(len(responses)), (n_splits, 1)), axis=1)
     # Half A of a site are the first n_a of its own responses in the shuffled order, so that sites
-    # with missing responses have even halves too.
+    # with missing responses have even halves too; counting is needed only where some are missing.
     if there.all():
         sum_a = values[shuffles[:, : len(responses) // 2]].sum(axis=1)
     else:

@@ -57,6 +57,16 @@ def test_missing_responses_count_less():
     assert np.isnan(noise[:, 2]).all()
 
 
+@pytest.mark.parametrize("n", [2, 5, 8])
+def test_a_missing_response_changes_no_other_site(n):
+    responses = np.random.default_rng(3).normal(size=(50, n, 3))
+    whole = trial_noise(recordings_of(responses))
+    responses[:, 0, 2] = np.nan
+    np.testing.assert_allclose(
+        trial_noise(recordings_of(responses))[:, :2], whole[:, :2], rtol=1e-6
+    )
+
+
 @pytest.mark.filterwarnings("error")
 def test_a_single_presentation_has_no_noise_to_see():
     assert np.isnan(trial_noise(recordings_of(np.ones((3, 1, 2))))).all()
