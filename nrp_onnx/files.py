@@ -10,12 +10,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+#: How the names of files and folders end that are not whole; a killed process leaves them.
+UNFINISHED = ".part"
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; it takes the place of ``path`` if the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{os.getpid()}{UNFINISHED}")
     try:
         yield part
         with part.open("rb") as file:
@@ -32,7 +35,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     ``path`` must not exist, or be an empty folder.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+    part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=UNFINISHED, dir=path.parent))
     part.chmod(0o755)
     try:
         yield part

@@ -31,7 +31,7 @@ from nrp_onnx.activations.store import (
     rows_a_group,
 )
 from nrp_onnx.errors import OutputError
-from nrp_onnx.files import whole_file
+from nrp_onnx.files import UNFINISHED, whole_file
 
 #: Stimuli that are written in one step: one row group, or several where a stimulus is large.
 ROWS = 16
@@ -149,9 +149,12 @@ def forget_part(path: Path) -> None:
     folder = path.parent / _FOLDER
     for left in (folder / path.name, (folder / path.name).with_suffix(".jsonl")):
         left.unlink(missing_ok=True)
-    if folder.is_dir() and all(left.name in _WAITING for left in folder.iterdir()):
+    # Rows that wait for steps of no part, and a journal that was being written when its run was killed.
+    if folder.is_dir() and all(
+        left.name in _WAITING or left.suffix == UNFINISHED for left in folder.iterdir()
+    ):
         for left in folder.iterdir():
-            left.unlink()  # rows that wait for steps of no part
+            left.unlink()
         folder.rmdir()
 
 

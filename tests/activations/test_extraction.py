@@ -65,6 +65,18 @@ def test_nothing_is_extracted_twice(model_path: Path, images: Path, activations:
     assert (activations / "1.parquet").stat().st_mtime_ns == before
 
 
+@pytest.mark.parametrize("left", [".1.jsonl.4711.part", "waiting", "1.jsonl"])
+def test_what_a_killed_run_left_is_removed(
+    model_path: Path, images: Path, activations: Path, tmp_path: Path, left: str
+) -> None:
+    """Whatever it was writing when it was killed, in the hidden folder beside the finished files."""
+    shutil.copy(activations / "1.parquet", tmp_path)
+    (tmp_path / ".part").mkdir()
+    (tmp_path / ".part" / left).write_bytes(b'{"torn')
+    extract(model_path, images, tmp_path, options())
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "1.parquet", "3.parquet"]
+
+
 def test_other_activations_are_kept_unless_told_otherwise(
     model_path: Path, images: Path, activations: Path, tmp_path: Path
 ) -> None:
