@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from nrp_onnx.activations.layer_activations import LayerActivations
-from nrp_onnx.predictor.eigenvectors import leading_eigenvectors
+from nrp_onnx.predictor.eigenvectors import eigenvectors, over_rounding
 from nrp_onnx.predictor.layer_span import FEATURES_A_BLOCK, LayerSpan, centred_columns
+from nrp_onnx.predictor.leading_directions import are_few, leading_directions
 
 #: Directions in which the training images spread less than this part of their length are rounding.
 _ROUNDING = 4 * float(np.finfo(np.float32).eps)
@@ -97,19 +98,28 @@ def fit_basis(
         most: no more directions than these, those of most variance.
         explained: as many directions as have this share of the variance of the training images.
     """
+    features, n_spanned = span.features, len(train)
+    if features is not None:
+        n_spanned = min(n_spanned, features.shape[1])
     noise = _ROUNDING**2 * float(span.norms[train].mean())
-    if span.features is not None:
-        moved = span.features - span.features[train].mean(axis=0, dtype=np.float64)
-        values, vectors = leading_eigenvectors(
-            moved[train].T @ moved[train], noise, most, explained
-        )
-        coordinates, weights, directions = moved @ vectors, None, vectors
-    else:
+    weights = directions = None
+    if most is not None and explained == 1 and are_few(most, n_spanned):
+        values, vectors, projected = leading_directions(span.products, train, most)
+        kept = over_rounding(values, noise)
+        lengths = np.sqrt(values[kept])
+        coordinates, weights = projected[:, kept] / lengths, (vectors[:, kept] / lengths).T
+    elif features is None:
         toward_train = centred_columns(span.products, train)
-        values, vectors = leading_eigenvectors(toward_train[train], noise, most, explained)
-        weights, directions = (vectors / np.sqrt(values)).T, None
+        values, vectors = eigenvectors(toward_train[train], noise)
+        n_kept = _n_kept(values, most, explained)
+        weights = (vectors[:, :n_kept] / np.sqrt(values[:n_kept])).T
         coordinates = toward_train @ weights.T
-    if values.size == 0:  # the layer says the same of every image
+    else:
+        moved = features - features[train].mean(axis=0, dtype=np.float64)
+        values, vectors = eigenvectors(moved[train].T @ moved[train], noise)
+        directions = vectors[:, : _n_kept(values, most, explained)]
+        coordinates = moved @ directions
+    if coordinates.size == 0:  # the layer says the same of every image
         coordinates, weights = np.zeros((span.n_images, 1)), np.zeros((1, len(train)))
         directions, scale = None, 1.0
     else:
@@ -120,3 +130,10 @@ def fit_basis(
         weights=None if weights is None else weights * scale,
         directions=None if directions is None else directions * scale,
     )
+
+
+def _n_kept(values: np.ndarray, most: int | None, explained: float) -> int:
+    """How many eigenvalues, from the largest down, are asked for."""
+    before = np.cumsum(values) - values
+    n_explained = len(values) if explained == 1 else int((before < explained * values.sum()).sum())
+    return n_explained if most is None else min(n_explained, most)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nrp_onnx.predictor.eigenvectors import leading_eigenvectors
+from nrp_onnx.predictor.eigenvectors import eigenvectors
 from nrp_onnx.predictor.layer_span import LayerSpan, centred
 
 
@@ -83,12 +83,12 @@ class Spectrum:
 
 def spectrum_of_products(products: np.ndarray, train: np.ndarray, new: np.ndarray) -> Spectrum:
     """From inner products (n, n) around the mean of the images ``train``."""
-    squares, left = leading_eigenvectors(products[np.ix_(train, train)])
+    squares, left = eigenvectors(products[np.ix_(train, train)])
     return Spectrum(left, squares, products[np.ix_(new, train)] @ (left / np.sqrt(squares)))
 
 
 def spectrum_of_features(features: np.ndarray, train: np.ndarray, new: np.ndarray) -> Spectrum:
     """From features (n, D) around the mean of the images ``train``; sooner where D < n."""
     of_train = features[train]
-    squares, right = leading_eigenvectors(of_train.T @ of_train)
+    squares, right = eigenvectors(of_train.T @ of_train)
     return Spectrum(of_train @ right / np.sqrt(squares), squares, features[new] @ right)
