@@ -104,7 +104,11 @@ class SearchSpace:
 #: ``paper`` is the kind of grid that the paper searches; ``quick`` is for a first look and for CI.
 PRESETS = {
     "paper": SearchSpace(layers=("all", "each"), sizes=((64, 128), (256, 256))),
-    "quick": SearchSpace(directions=128, plan=TrainingPlan(max_epochs=40, patience=6)),
+    "quick": SearchSpace(
+        learning_rates=(4e-3, 2e-3),
+        directions=128,
+        plan=TrainingPlan(max_epochs=20, patience=20, batch_size=128, schedule="cosine"),
+    ),
     "default": SearchSpace(
         sizes=((128, 256),),
         learning_rates=(1e-3,),
