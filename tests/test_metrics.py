@@ -3,14 +3,19 @@
 import numpy as np
 import pytest
 
-from nrp_onnx.scoring.metrics import bootstrap_interval, median_pearson_r, median_r2
+from nrp_onnx.scoring.metrics import (
+    bootstrap_means,
+    median_pearson_r,
+    median_r2,
+    percentile_interval,
+)
 
 
 def test_interval_covers_like_that_of_independent_errors() -> None:
     """With one huge set of sites alike, the interval is that of a mean over images."""
     rng = np.random.default_rng(3)
     errors = np.repeat(rng.exponential(1, (400, 1)), 5, axis=1)
-    low, high = bootstrap_interval(errors, seed=0)
+    low, high = percentile_interval(bootstrap_means(errors, seed=0))
     half = 1.96 * errors[:, 0].std() / np.sqrt(400)
     assert low == pytest.approx(errors.mean() - half, abs=0.02)
     assert high == pytest.approx(errors.mean() + half, abs=0.02)

@@ -56,7 +56,7 @@ def compare_runs(folders: Sequence[Path], seed: int = 0) -> dict[str, Any]:
             {"rank": 1 + sum(other.value < scored.value for other in runs), **scored.record(of)}
             for scored, of in zip(runs, ranks, strict=True)
         ],
-        "pairs": [_pair(first, second, seed) for first, second in combinations(runs, 2)],
+        "pairs": [_pair(first, second) for first, second in combinations(runs, 2)],
     }
 
 
@@ -100,9 +100,13 @@ class _Scored:
         }
 
 
-def _pair(first: _Scored, second: _Scored, seed: int) -> dict[str, Any]:
+def _pair(first: _Scored, second: _Scored) -> dict[str, Any]:
     regions = {
-        name: compare_errors(first.run.errors_of(name), second.run.errors_of(name), seed)
+        name: compare_errors(
+            first.run.errors_of(name),
+            second.run.errors_of(name),
+            first.regions[name][1] - second.regions[name][1],
+        )
         for name in first.run.region_names
     }
     return {
@@ -157,4 +161,4 @@ def paired_difference(folder: Path, other: Path, seed: int = 0) -> dict[str, Any
     """
     first, second = read_run(folder), read_run(other)
     _check_alike(first, second)
-    return _pair(_Scored.of(first, seed), _Scored.of(second, seed), seed)
+    return _pair(_Scored.of(first, seed), _Scored.of(second, seed))

@@ -1,5 +1,6 @@
 """The NRP-error and what stands beside it, with its uncertainty."""
 
+from copy import deepcopy
 from functools import lru_cache
 
 import numpy as np
@@ -12,15 +13,6 @@ def mean_absolute_error(errors: np.ndarray) -> float:
     return float(np.nanmean(np.abs(errors)))
 
 
-def bootstrap_interval(errors: np.ndarray, seed: int) -> tuple[float, float]:
-    """95 % interval of the mean absolute error over resampled images and sites.
-
-    Args:
-        errors: float array (n_images, n_sites), NaN = not recorded.
-    """
-    return percentile_interval(bootstrap_means(np.abs(errors), seed))
-
-
 def bootstrap_means(values: np.ndarray, seed: int, n_resamples: int = 2000) -> np.ndarray:
     """Means of ``values`` over resampled images and sites, float64 array (n_resamples,).
 
@@ -31,7 +23,8 @@ def bootstrap_means(values: np.ndarray, seed: int, n_resamples: int = 2000) -> n
     Args:
         values: float array (n_images, n_sites), NaN = not recorded.
     """
-    images, sites = _drawn(seed, *values.shape, n_resamples)
+    n_images, n_sites = values.shape
+    images, sites = _drawn(seed, n_images, n_sites, n_resamples)
     there = ~np.isnan(values)
     sums = ((images @ np.where(there, values, 0)) * sites).sum(axis=1)
     if there.all():  # every resample has as many values
@@ -42,19 +35,30 @@ def bootstrap_means(values: np.ndarray, seed: int, n_resamples: int = 2000) -> n
     return means
 
 
-@lru_cache(maxsize=2)
 def _drawn(
     seed: int, n_images: int, n_sites: int, n_resamples: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """How often each resample holds each image and each site; kept, as every predictor takes the same.
+    """How often each resample holds each image and each site.
 
     Returns:
         float64 (n_resamples, n_images) and (n_resamples, n_sites).
     """
+    images, rng = _drawn_images(seed, n_images, n_resamples)
+    sites = _draws(deepcopy(rng), n_sites, n_resamples)
+    return images, sites
+
+
+@lru_cache(maxsize=1)
+def _drawn_images(
+    seed: int, n_images: int, n_resamples: int
+) -> tuple[np.ndarray, np.random.Generator]:
+    """The images, kept, as every predictor of every region takes the same; and what draws the sites."""
     rng = np.random.default_rng(seed)
-    images = rng.multinomial(n_images, np.full(n_images, 1 / n_images), n_resamples)
-    sites = rng.multinomial(n_sites, np.full(n_sites, 1 / n_sites), n_resamples)
-    return images.astype(np.float64), sites.astype(np.float64)
+    return _draws(rng, n_images, n_resamples), rng
+
+
+def _draws(rng: np.random.Generator, n: int, n_resamples: int) -> np.ndarray:
+    return rng.multinomial(n, np.full(n, 1 / n), n_resamples).astype(np.float64)
 
 
 def percentile_interval(means: np.ndarray, level: float = 0.95) -> tuple[float, float]:

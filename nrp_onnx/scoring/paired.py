@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from nrp_onnx.scoring.metrics import bootstrap_means, percentile_interval
+from nrp_onnx.scoring.metrics import percentile_interval
 
 
-def compare_errors(errors: np.ndarray, other: np.ndarray, seed: int) -> dict[str, Any]:
+def compare_errors(errors: np.ndarray, other: np.ndarray, resampled: np.ndarray) -> dict[str, Any]:
     """The mean absolute error of one predictor less that of another, paired by image and site.
 
     Both err on the same images and sites, and much of an error is the noise of the recording, which
@@ -16,6 +16,8 @@ def compare_errors(errors: np.ndarray, other: np.ndarray, seed: int) -> dict[str
     Args:
         errors, other: float arrays (n_images, n_sites), predicted - recorded; NaN = not recorded, in
             both alike.
+        resampled: the difference of their mean absolute errors in each resample, those of
+            `nrp_onnx.scoring.metrics.bootstrap_means` with the same seed.
 
     Returns:
         ``difference``, negative where the first errs less; ``ci95``, by the two-way bootstrap over
@@ -25,7 +27,7 @@ def compare_errors(errors: np.ndarray, other: np.ndarray, seed: int) -> dict[str
     sums, counts = np.nansum(paired, axis=0), (~np.isnan(paired)).sum(axis=0)
     return {
         "difference": float(np.nanmean(paired)),
-        "ci95": list(percentile_interval(bootstrap_means(paired, seed))),
+        "ci95": list(percentile_interval(resampled)),
         "wins": int((sums[counts > 0] < 0).sum()),
         "n_sites": int((counts > 0).sum()),
     }

@@ -8,10 +8,11 @@ import numpy as np
 from nrp_onnx.recordings import Recordings, trial_noise
 from nrp_onnx.scoring.fitting import PREDICTORS, Fits
 from nrp_onnx.scoring.metrics import (
-    bootstrap_interval,
+    bootstrap_means,
     mean_absolute_error,
     median_pearson_r,
     median_r2,
+    percentile_interval,
 )
 from nrp_onnx.scoring.paired import compare_errors, explainable_removed
 from nrp_onnx.scoring.splits import Fold
@@ -42,12 +43,13 @@ def score_regions(
             for name in PREDICTORS
         }
         mae = {name: mean_absolute_error(found) for name, found in errors.items()}
+        means = {name: bootstrap_means(np.abs(found), seed) for name, found in errors.items()}
         predictors = {}
         for name in PREDICTORS:
             predicted = fits.predictions[name][:, sites]
             predictors[name] = {
                 "mae": mae[name],
-                "mae_ci95": list(bootstrap_interval(errors[name], seed)),
+                "mae_ci95": list(percentile_interval(means[name])),
                 "r2": median_r2(predicted[held_out], recorded[held_out]),
                 "pearson_r": median_pearson_r(predicted, recorded, tests),
                 "explainable_removed": explainable_removed(mae[name], mae["mean"], noise_floor),
@@ -69,7 +71,7 @@ def score_regions(
             "noise_floor_reason": None if known else NO_NOISE_FLOOR,
             "predictors": predictors,
             "comparisons": {
-                name: compare_errors(errors["nrp"], errors[name], seed)
+                name: compare_errors(errors["nrp"], errors[name], means["nrp"] - means[name])
                 for name in PREDICTORS
                 if name != "nrp"
             },

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from nrp_onnx.scoring.metrics import bootstrap_means
 from nrp_onnx.scoring.paired import compare_errors, explainable_removed
 from nrp_onnx.studies.recovery_populations import Population
 
@@ -60,7 +61,11 @@ def summary(populations: Sequence[Population], seed: int) -> dict[str, Any]:
                 name: float(np.mean([row["explainable_removed"][name] for row in rows]))
                 for name in RANKED
             },
-            "nrp_less_ridge": compare_errors(nrp, ridge, seed),
+            "nrp_less_ridge": compare_errors(
+                nrp,
+                ridge,
+                bootstrap_means(np.abs(nrp), seed) - bootstrap_means(np.abs(ridge), seed),
+            ),
         },
         "populations": rows,
     }
