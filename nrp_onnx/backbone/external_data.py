@@ -25,10 +25,16 @@ SMALL_BYTES = 1024
 
 def external_tensors(proto: onnx.ModelProto) -> list[onnx.TensorProto]:
     """All tensors of a model whose numbers lie in another file, those of subgraphs included."""
-    found = [tensor for tensor in _graph_tensors(proto.graph) if _is_external(tensor)]
-    for function in proto.functions:
-        found += [tensor for tensor in _node_tensors(function.node) if _is_external(tensor)]
-    return found
+    return [tensor for tensor in _tensors(proto) if _is_external(tensor)]
+
+
+def bytes_inside(proto: onnx.ModelProto) -> int:
+    """What the numbers in a model itself need; text is not counted."""
+    return sum(
+        tensor_bytes(tensor)
+        for tensor in _tensors(proto)
+        if not _is_external(tensor) and tensor.data_type != onnx.TensorProto.STRING
+    )
 
 
 def check_external_data(proto: onnx.ModelProto, path: Path) -> None:
@@ -171,6 +177,12 @@ def _place(tensor: onnx.TensorProto) -> tuple[str, int, int | None]:
         raise ModelError(
             f"the tensor {tensor.name} is damaged", expected="a number of bytes", found=said
         ) from None
+
+
+def _tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    yield from _graph_tensors(proto.graph)
+    for function in proto.functions:
+        yield from _node_tensors(function.node)
 
 
 def _graph_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:

@@ -7,11 +7,16 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
-from nrp_onnx.backbone.external_data import external_tensors, read_tensor, tensor_bytes
+from nrp_onnx.backbone.external_data import (
+    bytes_inside,
+    external_tensors,
+    read_tensor,
+    tensor_bytes,
+)
 from nrp_onnx.files import whole_file
 
-#: What one protobuf message can hold, less room for what grows when references become numbers.
-PROTOBUF_LIMIT = 2**31 - 2**20
+#: What the numbers of one protobuf message may need: it holds 2 GB, and nodes and names go in, too.
+PROTOBUF_LIMIT = 2**31 - 2**26
 
 
 def save_model(
@@ -24,10 +29,10 @@ def save_model(
 
     Args:
         data_folder: where the external data that the model refers to lie.
-        limit: bytes of one file at most.
+        limit: bytes of the numbers in one file at most.
     """
     outside = external_tensors(proto)
-    if proto.ByteSize() + sum(map(tensor_bytes, outside)) <= limit:
+    if bytes_inside(proto) + sum(map(tensor_bytes, outside)) <= limit:
         if outside:
             assert data_folder is not None
             whole = onnx.ModelProto()

@@ -1,12 +1,14 @@
 """A fitted predictor as plain arrays on activations: basis, means and units folded into its weights."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from nrp_onnx.activations.layer_activations import LayerActivations
 from nrp_onnx.predictor.basis import Basis
+from nrp_onnx.predictor.cores import map_on_cores
 from nrp_onnx.predictor.nrp_predictor import NrpPredictor
 
 Dense = tuple[np.ndarray, np.ndarray]
@@ -71,6 +73,8 @@ def fold_head(
     apart where they are smaller so. With rates = out * scale + offset, the scale and the offset go
     into NRP-out, and so do the mean over heads and the share of the linear path.
 
+    Up to four layers are read at a time.
+
     Args:
         bases, activations: of all candidate layers.
         offset, scale: float arrays (n_sites,) from the targets to the recordings' units.
@@ -79,36 +83,16 @@ def fold_head(
         {name: tensor.numpy().astype(np.float64) for name, tensor in head.state_dict().items()}
         for head in predictor.heads
     ]
-    differing = _differing(bases)
-    layers, at_mean = [], offset.astype(np.float64)
-    for place in used_layers(predictor, bases):
-        x, basis = activations[place], bases[place]
-        mean, l1, directions, linear = None, None, None, None
-        if place in predictor.layers:
-            name = f"l1.{predictor.layers.index(place)}"
-            weights = np.concatenate([state[f"{name}.weight"] for state in states])
-            biases = np.concatenate([state[f"{name}.bias"] for state in states])
-            (n_units, r), n_features = weights.shape, x.shape[1]
-            if r * (n_units + n_features) < n_units * n_features:
-                directions, mean = basis.fold(np.eye(r), x)
-            else:
-                weights, mean = basis.fold(weights, x)
-            rounding = mean - mean.astype(np.float32)
-            seen = rounding if directions is None else directions @ rounding
-            l1 = weights, biases - weights @ seen
-        if predictor.linear is not None and place in differing:
-            linear, mean = predictor.linear.fold(differing.index(place), x)
-            linear = linear * (predictor.share * scale)[:, None]
-            at_mean -= linear @ (mean - mean.astype(np.float32))
-        assert mean is not None
-        layers.append(FoldedLayer(mean.astype(np.float32), directions, l1, linear))
+    fold = partial(_fold_layer, predictor, states, bases, activations, scale)
+    folded = map_on_cores(fold, used_layers(predictor, bases))
+    at_mean = offset + sum(shift for _, shift in folded)
     from_heads = (1 - predictor.share) * scale
     if predictor.linear is not None:
         at_mean += predictor.share * predictor.linear.at_mean * scale
     out_bias = np.mean([state["out.bias"] for state in states], axis=0)
     out_weights = np.concatenate([state["out.weight"] for state in states], axis=1) / len(states)
     return FoldedHead(
-        layers=layers,
+        layers=[layer for layer, _ in folded],
         n_heads=len(states),
         l2=(
             np.stack([state["l2.weight"] for state in states]),
@@ -119,3 +103,38 @@ def fold_head(
             out_bias * from_heads + at_mean,
         ),
     )
+
+
+def _fold_layer(
+    predictor: NrpPredictor,
+    states: Sequence[Mapping[str, np.ndarray]],
+    bases: Sequence[Basis],
+    activations: Sequence[LayerActivations],
+    scale: np.ndarray,
+    place: int,
+) -> tuple[FoldedLayer, np.ndarray | float]:
+    """What is computed from a layer, and by how much its rounding of the mean shifts the rates.
+
+    Args:
+        states: of the heads, float64.
+    """
+    x, basis, differing = activations[place], bases[place], _differing(bases)
+    mean, l1, directions, linear, shift = None, None, None, None, 0.0
+    if place in predictor.layers:
+        name = f"l1.{predictor.layers.index(place)}"
+        weights = np.concatenate([state[f"{name}.weight"] for state in states])
+        biases = np.concatenate([state[f"{name}.bias"] for state in states])
+        (n_units, r), n_features = weights.shape, x.shape[1]
+        if r * (n_units + n_features) < n_units * n_features:
+            directions, mean = basis.fold(np.eye(r), x)
+        else:
+            weights, mean = basis.fold(weights, x)
+        rounding = mean - mean.astype(np.float32)
+        seen = rounding if directions is None else directions @ rounding
+        l1 = weights, biases - weights @ seen
+    if predictor.linear is not None and place in differing:
+        linear, mean = predictor.linear.fold(differing.index(place), x)
+        linear = linear * (predictor.share * scale)[:, None]
+        shift = -linear @ (mean - mean.astype(np.float32))
+    assert mean is not None
+    return FoldedLayer(mean.astype(np.float32), directions, l1, linear), shift

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from onnx_ir.tape import Tape
 
 from nrp_onnx.backbone import model_files
+from nrp_onnx.backbone.external_data import bytes_inside
 from nrp_onnx.backbone.feature_graph import Feature, to_checked_proto
 from nrp_onnx.backbone.model_files import PROTOBUF_LIMIT
 from nrp_onnx.errors import OutputError
@@ -64,12 +65,12 @@ def save_model(proto: onnx.ModelProto, path: Path, data_folder: Path | None = No
     Raises:
         OutputError: if the head alone is too large for one file.
     """
-    if proto.ByteSize() > PROTOBUF_LIMIT:
+    if (n_bytes := bytes_inside(proto)) > PROTOBUF_LIMIT:
         raise OutputError(
             "the model is too large for one ONNX file",
             where=path,
             expected="at most 2 GiB",
-            found=f"{proto.ByteSize()} bytes",
+            found=f"{n_bytes} bytes",
             fix="Choose a smaller reduction with --reduce.",
         )
     model_files.save_model(proto, path, data_folder)
