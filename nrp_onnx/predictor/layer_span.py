@@ -4,13 +4,16 @@ For n images of D > n features, everything that a linear map can see of the acti
 in their Gram matrix X X^T (n x n). It is the sum of the Gram matrices of blocks of features.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from nrp_onnx.activations.layer_activations import LayerActivations
+from nrp_onnx.predictor.cores import map_on_cores
 
 FEATURES_A_BLOCK = 4096
+_AT_ONCE_BYTES = 2**31
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +61,17 @@ def read_span(layer: LayerActivations, width: int = FEATURES_A_BLOCK) -> LayerSp
         moved = block - block.mean(axis=0, dtype=np.float64)
         products += moved @ moved.T
     return LayerSpan(products, None, norms)
+
+
+def read_spans(layers: Sequence[LayerActivations]) -> list[LayerSpan]:
+    """`read_span` of each layer, up to four at a time where that needs no more than `_AT_ONCE_BYTES`."""
+    n = layers[0].shape[0]
+    if 4 * (24 * n**2 + 16 * n * FEATURES_A_BLOCK) > _AT_ONCE_BYTES:
+        return [read_span(layer) for layer in layers]
+    # The largest first, so that no core is left with it in the end.
+    places = sorted(range(len(layers)), key=lambda place: -layers[place].shape[1])
+    found = map_on_cores(lambda place: read_span(layers[place]), places)
+    return [span for _, span in sorted(zip(places, found, strict=True), key=lambda pair: pair[0])]
 
 
 def centred(products: np.ndarray, train: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from nrp_onnx.engine import Engine, LocalEngine
 from nrp_onnx.predictor.baselines import BASELINES
 from nrp_onnx.predictor.cores import one_blas_thread
 from nrp_onnx.predictor.fit_predictor import n_heads
-from nrp_onnx.predictor.layer_span import LayerSpan, read_span
+from nrp_onnx.predictor.layer_span import LayerSpan, read_spans
 from nrp_onnx.predictor.search_space import SearchSpace
 from nrp_onnx.predictor.trial_record import TrialRecord
 from nrp_onnx.progress import progress_bar
@@ -38,8 +38,8 @@ __all__ = [
     "Fits",
     "fit_folds",
     "notes_on_layers",
-    "read_spans",
     "site_scaling",
+    "spans_of",
 ]
 
 PREDICTORS = (*BASELINES, "nrp")
@@ -68,7 +68,7 @@ class Fits:
     n_directions: dict[str, int]
 
 
-def read_spans(layers: Sequence[StoredLayer], engine: Engine, folder: Path) -> list[LayerSpan]:
+def spans_of(layers: Sequence[StoredLayer], engine: Engine, folder: Path) -> list[LayerSpan]:
     """The span of the images in each layer.
 
     Args:
@@ -76,7 +76,7 @@ def read_spans(layers: Sequence[StoredLayer], engine: Engine, folder: Path) -> l
     """
     if engine.remote:
         return spans_of_tasks(layers, engine, folder)
-    return [read_span(layer) for layer in layers]
+    return read_spans(layers)
 
 
 def fit_folds(
@@ -99,7 +99,7 @@ def fit_folds(
         record: trials that it holds are not trained again.
         n_seeds: how often heads are searched and trained on each fold, each time from another seed.
         engine: where a fold is fitted; None: in this process. Tasks of a cluster take the spans that
-            `read_spans` left in the folder of the record.
+            `spans_of` left in the folder of the record.
     """
     rates = recordings.averages
     regions, names = tuple(recordings.regions), tuple(recordings.region_names)

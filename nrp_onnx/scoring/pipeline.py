@@ -34,7 +34,7 @@ from nrp_onnx.scoring.choices import (
     choose_preprocessing,
     choose_visual_degrees,
 )
-from nrp_onnx.scoring.fitting import fit_folds, notes_on_layers, read_spans
+from nrp_onnx.scoring.fitting import fit_folds, notes_on_layers, spans_of
 from nrp_onnx.scoring.predictions import write_predictions
 from nrp_onnx.scoring.regions import notes_on_seeds, score_regions
 from nrp_onnx.scoring.run_folder import (
@@ -159,7 +159,7 @@ def run_score(
     names = [feature.layer.name for feature in features]
     with _timed(timings, "fitting_s"):
         record = TrialRecord(folder / TRIALS_FILE, names)
-        spans = read_spans(activations, engine, folder)
+        spans = spans_of(activations, engine, folder)
         fits = fit_folds(
             *(spans, names, recordings, folds, space, normalise, options.seed, record),
             n_seeds=options.seeds,
