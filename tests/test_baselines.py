@@ -12,7 +12,7 @@ from nrp_onnx.predictor.arc_cosine import arc_cosine
 from nrp_onnx.predictor.baselines import BASELINES, fit_baselines
 from nrp_onnx.predictor.joined_span import spectrum_of_products
 from nrp_onnx.predictor.layer_span import read_span
-from nrp_onnx.predictor.ridge import ALPHAS, choose_alphas
+from nrp_onnx.predictor.ridge import ALPHAS, Responses, choose_alphas
 
 TRAIN, TEST = np.arange(100), np.arange(100, 120)
 
@@ -68,10 +68,11 @@ def test_alphas_far_from_the_choice_of_generalised_cross_validation_are_found() 
     y = 0.3 * x[:, :8] @ rng.standard_normal((8, 12)) + 2 * rng.standard_normal((120, 12))
     y[:5] += 20 * rng.standard_normal((5, 12))
     x -= x.mean(axis=0)
-    images = np.arange(len(x))
-    spectrum = spectrum_of_products(x @ x.T, images, images)
+    spectrum = spectrum_of_products(x @ x.T)
     expected = RidgeCV(ALPHAS * (x**2).sum(axis=1).mean(), alpha_per_target=True).fit(x, y).alpha_
-    np.testing.assert_allclose(choose_alphas(spectrum, y), expected, rtol=1e-9)
+    np.testing.assert_allclose(
+        choose_alphas(spectrum, Responses.of(y, spectrum)), expected, rtol=1e-9
+    )
     assert expected.max() / expected.min() > 1e4
 
 

@@ -22,7 +22,7 @@ from nrp_onnx.predictor.layer_span import LayerSpan, centred
 from nrp_onnx.predictor.linear_path import LinearPath
 from nrp_onnx.predictor.missing import response_patterns
 from nrp_onnx.predictor.pls import predict_pls
-from nrp_onnx.predictor.ridge import fit_ridge
+from nrp_onnx.predictor.ridge import Responses, fit_ridge
 
 BASELINES = ("mean", "ols", "ridge", "pls", "kernel")
 
@@ -66,7 +66,7 @@ def fit_baselines(
                 predicted["mean"],
             )
         around = joined.around(train[rows]) if joined else None
-        if around and path and around.products[np.ix_(train[rows], train[rows])].any():
+        if around and path and around.products.diagonal()[train[rows]].any():
             linear, kernel = map_on_cores(
                 lambda fit: fit(),
                 [
@@ -89,26 +89,40 @@ def _fit_linear(
     sites: np.ndarray,
     path: LinearPath,
 ) -> Predictions:
-    spectrum = around.spectrum(train[rows], new)
-    ridge = fit_ridge(spectrum, y)
-    path.set_sites(sites, rows, around, spectrum, ridge, new)
+    fitted = train[rows]
+    spectrum = around.spectrum(fitted)
+    responses = Responses.of(y, spectrum)
+    path.set_sites(sites, rows, around, fit_ridge(spectrum, responses), new)
+    of_new = spectrum.coordinates_of(around.products[np.ix_(new, fitted)])
     return {
-        "ols": least_squares(spectrum, y),
-        "ridge": ridge.predict(spectrum),
-        "pls": predict_pls(spectrum.coordinates, y, spectrum.new),
+        "ols": least_squares(spectrum, responses, of_new),
+        "ridge": path.rates[np.ix_(new, sites)],
+        # A few components, which float32 changes by 1e-5 standard deviations.
+        "pls": predict_pls(
+            *(x.astype(np.float32) for x in (spectrum.coordinates, responses.moved, of_new))
+        )
+        + responses.mean,
     }
 
 
 def _fit_kernel(
     around: JoinedSpan, y: np.ndarray, train: np.ndarray, new: np.ndarray
 ) -> Predictions:
-    spectrum = spectrum_of_products(centred(arc_cosine(around.products), train), train, new)
-    return {"kernel": fit_ridge(spectrum, y).predict(spectrum)}
+    kernel = centred(arc_cosine(around.products), train)
+    spectrum = spectrum_of_products(kernel[np.ix_(train, train)])
+    ridge = fit_ridge(spectrum, Responses.of(y, spectrum))
+    return {"kernel": ridge.predict(kernel[np.ix_(new, train)])}
 
 
-def least_squares(spectrum: Spectrum, y: np.ndarray) -> np.ndarray:
-    """Least squares with an intercept; of minimum norm where features outnumber images."""
-    mean = y.mean(axis=0)
-    turned = spectrum.left.T @ (y - mean) / np.sqrt(spectrum.squares)[:, None]
-    predicted: np.ndarray = spectrum.new @ turned + mean
+def least_squares(spectrum: Spectrum, responses: Responses, new: np.ndarray) -> np.ndarray:
+    """Least squares with an intercept; of minimum norm where features outnumber images.
+
+    Args:
+        new: coordinates of new images in the directions of the spectrum, float64 (n_new, r).
+
+    Returns:
+        Float64 (n_new, n_sites).
+    """
+    weights = responses.turned / np.sqrt(spectrum.squares)[:, None]
+    predicted: np.ndarray = new @ weights + responses.mean
     return predicted

@@ -8,6 +8,8 @@ import numpy as np
 from nrp_onnx.predictor.eigenvectors import eigenvectors
 from nrp_onnx.predictor.layer_span import LayerSpan, centred
 
+_ROWS = 16
+
 
 @dataclass(frozen=True, eq=False)
 class JoinedSpan:
@@ -28,11 +30,11 @@ class JoinedSpan:
         features = None if self.features is None else self.features - self.features[rows].mean(0)
         return JoinedSpan(centred(self.products, rows), features, self.scales)
 
-    def spectrum(self, train: np.ndarray, new: np.ndarray) -> "Spectrum":
+    def spectrum(self, train: np.ndarray) -> "Spectrum":
         """Of the images ``train``, around whose mean this is."""
         if self.features is not None:
-            return spectrum_of_features(self.features, train, new)
-        return spectrum_of_products(self.products, train, new)
+            return spectrum_of_features(self.features[train])
+        return spectrum_of_products(self.products[np.ix_(train, train)])
 
 
 def join_layers(layers: Sequence[LayerSpan], train: np.ndarray) -> JoinedSpan:
@@ -42,17 +44,19 @@ def join_layers(layers: Sequence[LayerSpan], train: np.ndarray) -> JoinedSpan:
         layers: in which the training images differ.
     """
     n = layers[0].n_images
-    products, squares, features = np.zeros((n, n)), [], []
     share = np.bincount(train, minlength=n) / len(train)
-    scaled = np.empty((n, n))
+    squares = []
     for layer in layers:
-        # Around the mean of the training images: no other array of this size is needed for it.
+        # Around the mean of the training images: no array of n x n is needed for it.
         toward = layer.products @ share
         squares.append(float((layer.products.diagonal() - toward) @ share))
-        products += np.divide(layer.products, squares[-1], out=scaled)
-        features.append(layer.features)
+    products = np.zeros((n, n))
+    for start in range(0, n, _ROWS):  # so few rows that they stay in the processor's cache
+        rows = slice(start, start + _ROWS)
+        for layer, square in zip(layers, squares, strict=True):
+            products[rows] += layer.products[rows] / square
     scales = np.sqrt(squares)
-    joined = None
+    features, joined = [layer.features for layer in layers], None
     if sum(n if x is None else x.shape[1] for x in features) < len(train):
         joined = np.hstack([x / s for x, s in zip(features, scales, strict=True) if x is not None])
     return JoinedSpan(products, joined, scales)
@@ -60,19 +64,17 @@ def join_layers(layers: Sequence[LayerSpan], train: np.ndarray) -> JoinedSpan:
 
 @dataclass(frozen=True, eq=False)
 class Spectrum:
-    """The centred features of training images as U S V^T, and new images in the same directions.
+    """The centred features of training images as U S V^T.
 
     Every linear method gives the same predictions from U S as from the features themselves.
 
     Attributes:
         left: U, float64 (n_train, r).
         squares: S^2, float64 (r,), from the largest down.
-        new: float64 (n_new, r), centred features of new images times V.
     """
 
     left: np.ndarray
     squares: np.ndarray
-    new: np.ndarray
 
     @property
     def coordinates(self) -> np.ndarray:
@@ -80,15 +82,23 @@ class Spectrum:
         scaled: np.ndarray = self.left * np.sqrt(self.squares)
         return scaled
 
+    def coordinates_of(self, products: np.ndarray) -> np.ndarray:
+        """New images in the same directions, float64 (n_new, r).
 
-def spectrum_of_products(products: np.ndarray, train: np.ndarray, new: np.ndarray) -> Spectrum:
-    """From inner products (n, n) around the mean of the images ``train``."""
-    squares, left = eigenvectors(products[np.ix_(train, train)])
-    return Spectrum(left, squares, products[np.ix_(new, train)] @ (left / np.sqrt(squares)))
+        Args:
+            products: inner products of new images with the training images, float64 (n_new, n_train).
+        """
+        projected: np.ndarray = products @ (self.left / np.sqrt(self.squares))
+        return projected
 
 
-def spectrum_of_features(features: np.ndarray, train: np.ndarray, new: np.ndarray) -> Spectrum:
-    """From features (n, D) around the mean of the images ``train``; sooner where D < n."""
-    of_train = features[train]
-    squares, right = eigenvectors(of_train.T @ of_train)
-    return Spectrum(of_train @ right / np.sqrt(squares), squares, features[new] @ right)
+def spectrum_of_products(products: np.ndarray) -> Spectrum:
+    """From inner products (n_train, n_train) around the mean of the training images."""
+    squares, left = eigenvectors(products)
+    return Spectrum(left, squares)
+
+
+def spectrum_of_features(features: np.ndarray) -> Spectrum:
+    """From features (n_train, D) around the mean of the training images; sooner where D < n_train."""
+    squares, right = eigenvectors(features.T @ features)
+    return Spectrum(features @ right / np.sqrt(squares), squares)

@@ -12,10 +12,10 @@ import numpy as np
 from nrp_onnx.activations.layer_activations import LayerActivations
 from nrp_onnx.predictor.basis import weights_of_features
 from nrp_onnx.predictor.cores import one_blas_thread
-from nrp_onnx.predictor.joined_span import JoinedSpan, Spectrum, join_layers
+from nrp_onnx.predictor.joined_span import JoinedSpan, join_layers
 from nrp_onnx.predictor.layer_span import LayerSpan
 from nrp_onnx.predictor.missing import response_patterns
-from nrp_onnx.predictor.ridge import Ridge, fit_ridge
+from nrp_onnx.predictor.ridge import Responses, Ridge, fit_ridge
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +52,6 @@ class LinearPath:
         sites: np.ndarray,
         rows: np.ndarray,
         around: JoinedSpan,
-        spectrum: Spectrum,
         ridge: Ridge,
         new: np.ndarray,
     ) -> None:
@@ -61,14 +60,15 @@ class LinearPath:
         Args:
             rows: which of the training images.
             around: the span around their mean.
-            new: places of the spectrum's new images.
+            new: places of the images to give rates for.
         """
-        # X^T U S^-1 are the directions, so that X^T (U turned) are the weights of the features.
-        weights = spectrum.left @ ridge.turned
-        self.weights[np.ix_(sites, rows)] = weights.T
-        self.rates[np.ix_(new, sites)] = ridge.predict(spectrum)
-        toward = around.products[np.ix_(self.train, self.train[rows])].mean(axis=0)
-        self.at_mean[sites] = ridge.mean + toward @ weights
+        fitted = self.train[rows]
+        self.weights[np.ix_(sites, rows)] = ridge.weights.T
+        self.rates[np.ix_(new, sites)] = ridge.predict(around.products[np.ix_(new, fitted)])
+        self.at_mean[sites] = ridge.mean
+        if len(rows) < len(self.train):  # else the mean of the training images is that of the span
+            toward = around.products[np.ix_(self.train, fitted)].mean(axis=0)
+            self.at_mean[sites] += toward @ ridge.weights
 
     def fold(self, place: int, activations: LayerActivations) -> tuple[np.ndarray, np.ndarray]:
         """Weights on a layer's activations less the mean of the training images, and this mean.
@@ -97,7 +97,7 @@ def fit_linear_path(
     for rows, sites in response_patterns(~np.isnan(y)):
         around = joined.around(train[rows])
         with one_blas_thread():
-            spectrum = around.spectrum(train[rows], new)
-            ridge = fit_ridge(spectrum, y[np.ix_(rows, sites)])
-        path.set_sites(sites, rows, around, spectrum, ridge, new)
+            spectrum = around.spectrum(train[rows])
+            ridge = fit_ridge(spectrum, Responses.of(y[np.ix_(rows, sites)], spectrum))
+        path.set_sites(sites, rows, around, ridge, new)
     return path

@@ -11,44 +11,69 @@ ALPHAS = np.logspace(-4, 4, 17)
 
 
 @dataclass(frozen=True, eq=False)
-class Ridge:
-    """Ridge regression of all sites on a spectrum U S V^T.
+class Responses:
+    """Training responses, and what the directions U of a spectrum hold of them.
 
     Attributes:
-        turned: float64 (r, n_sites); U times this are the weights of the training images, and S
-            times this those of the directions V.
-        mean: of the responses, float64 (n_sites,).
+        moved: less their mean, float64 (n_train, n_sites).
+        turned: U^T times these, float64 (r, n_sites).
+        mean: float64 (n_sites,).
     """
 
+    moved: np.ndarray
     turned: np.ndarray
     mean: np.ndarray
 
-    def predict(self, spectrum: Spectrum) -> np.ndarray:
-        """Rates of the spectrum's new images, float64 (n_new, n_sites)."""
-        rates: np.ndarray = (spectrum.new * np.sqrt(spectrum.squares)) @ self.turned + self.mean
+    @classmethod
+    def of(cls, y: np.ndarray, spectrum: Spectrum) -> "Responses":
+        """Responses (n_train, n_sites), none missing."""
+        mean = y.mean(axis=0)
+        moved = y - mean
+        return cls(moved, spectrum.left.T @ moved, mean)
+
+
+@dataclass(frozen=True, eq=False)
+class Ridge:
+    """Ridge regression of all sites on the inner products of images.
+
+    Attributes:
+        weights: of the products with the training images, float64 (n_train, n_sites).
+        mean: of the responses, float64 (n_sites,).
+    """
+
+    weights: np.ndarray
+    mean: np.ndarray
+
+    def predict(self, products: np.ndarray) -> np.ndarray:
+        """Rates, float64 (n_new, n_sites).
+
+        Args:
+            products: inner products of new images with the training images, around the mean of the
+                latter, float64 (n_new, n_train).
+        """
+        rates: np.ndarray = products @ self.weights + self.mean
         return rates
 
 
-def fit_ridge(spectrum: Spectrum, y: np.ndarray) -> Ridge:
-    """Ridge, each site at the alpha of least leave-one-out error.
-
-    Args:
-        y: float64 (n_train, n_sites).
-    """
-    alphas, mean = choose_alphas(spectrum, y), y.mean(axis=0)
-    return Ridge(spectrum.left.T @ (y - mean) / (spectrum.squares[:, None] + alphas), mean)
+def fit_ridge(spectrum: Spectrum, responses: Responses) -> Ridge:
+    """Ridge, each site at the alpha of least leave-one-out error."""
+    alphas = choose_alphas(spectrum, responses)
+    # X^T U S^-1 are the directions, so that X^T (U turned) are the weights of the features.
+    turned = responses.turned / (spectrum.squares[:, None] + alphas)
+    return Ridge(spectrum.left @ turned, responses.mean)
 
 
-def choose_alphas(spectrum: Spectrum, y: np.ndarray) -> np.ndarray:
+def choose_alphas(spectrum: Spectrum, responses: Responses) -> np.ndarray:
     """For each site the alpha of least leave-one-out error, float64 (n_sites,).
 
     Generalised cross-validation (Golub, Heath & Wahba 1979), which puts the mean of all leverages for
     each, costs next to nothing and says where to look: from its choice on, each site goes down along
     `ALPHAS` until both neighbours have a larger leave-one-out error.
     """
-    held_out = _LeaveOneOut(spectrum, y)
-    grid = ALPHAS * spectrum.squares.sum() / len(y)
-    errors, sites = np.full((len(grid), y.shape[1]), np.inf), np.arange(y.shape[1])
+    n, n_sites = responses.moved.shape
+    held_out = _LeaveOneOut(spectrum, responses)
+    grid = ALPHAS * spectrum.squares.sum() / n
+    errors, sites = np.full((len(grid), n_sites), np.inf), np.arange(n_sites)
     known = np.zeros(errors.shape, bool)
     best = held_out.generalised(grid).argmin(axis=0)
     while True:
@@ -72,30 +97,29 @@ class _LeaveOneOut:
     Ridge with an intercept is a linear smoother y^ = H y with H = 1/n + U diag(s^2 / (s^2 + a)) U^T,
     and the residual without image i is (y - y^)_i / (1 - H_ii). With g = a / (s^2 + a), both are sums
     over g, so that nothing cancels at small alphas: y - y^ = U g U^T y + y0 and 1 - H = U^2 g + h0,
-    y0 and h0 being what lies outside the span of U. The products with U, one for each alpha, are
-    float32: alphas are compared, and the predictions do not come from here.
-
-    Args:
-        y: float64 (n_train, n_sites).
+    y0 and h0 being what lies outside the span of U. Alphas are compared here, and no prediction
+    comes from it, so float32 does.
     """
 
-    def __init__(self, spectrum: Spectrum, y: np.ndarray) -> None:
-        left, moved = spectrum.left, y - y.mean(axis=0)
-        self._squares, self._left_32 = spectrum.squares, left.astype(np.float32)
-        self._turned = left.T @ moved
-        self._outside, self._leverage = moved - left @ self._turned, left**2
-        self._room = 1 - 1 / len(y) - self._leverage.sum(axis=1)
-        if left.shape[1] == len(y) - 1:  # the training images span everything around their mean
-            self._outside, self._room = np.zeros_like(moved), np.zeros(len(y))
+    def __init__(self, spectrum: Spectrum, responses: Responses) -> None:
+        n, rank = spectrum.left.shape
+        self._left, self._squares = spectrum.left.astype(np.float32), spectrum.squares
+        self._turned = responses.turned.astype(np.float32)
+        self._leverage = self._left**2
+        if rank == n - 1:  # the training images span everything around their mean
+            self._outside, self._room = np.zeros(responses.moved.shape, np.float32), np.zeros(n)
+        else:
+            inside = self._left @ self._turned
+            self._outside = responses.moved.astype(np.float32) - inside
+            self._room = 1 - 1 / n - np.einsum("ij,ij->i", spectrum.left, spectrum.left)
 
     def errors(self, alpha: float, sites: np.ndarray) -> np.ndarray:
         """Of some sites, float64 (len(sites),); ``alpha`` is in the units of ``spectrum.squares``."""
-        rest = alpha / (self._squares + alpha)
-        turned = (rest[:, None] * self._turned[:, sites]).astype(np.float32)
-        residuals = self._outside[:, sites] + self._left_32 @ turned
+        rest = (alpha / (self._squares + alpha)).astype(np.float32)
+        residuals = self._outside[:, sites] + self._left @ (rest[:, None] * self._turned[:, sites])
         residuals /= (self._room + self._leverage @ rest)[:, None]
-        errors: np.ndarray = np.einsum("ij,ij->j", residuals, residuals) / len(residuals)
-        return errors
+        errors: np.ndarray = np.einsum("ij,ij->j", residuals, residuals, dtype=np.float64)
+        return errors / len(residuals)
 
     def generalised(self, alphas: np.ndarray) -> np.ndarray:
         """The same of all sites with the mean of 1 - H_ii for each image: (n_alphas, n_sites)."""
