@@ -117,6 +117,16 @@ def test_arc_cosine_kernel_is_that_of_many_random_relus() -> None:
     np.testing.assert_allclose(arc_cosine(x @ x.T), 2 * hidden @ hidden.T / 400_000, rtol=0.03)
 
 
+def test_without_kernel_ridge_the_others_are_the_same() -> None:
+    layers, y = _data((300, 12))
+    spans = [read_span(LoadedLayer(x)) for x in layers]
+    found = fit_baselines(spans, y[TRAIN], TRAIN, TEST, kernel_ridge=False).predictions
+    every = _predict(layers, y)
+    assert list(every) == [*found, "kernel"]
+    for name, predicted in found.items():
+        np.testing.assert_allclose(predicted, every[name], atol=1e-12, err_msg=name)
+
+
 @pytest.mark.parametrize("name", BASELINES)
 def test_missing_responses_are_left_out_per_site(name: str) -> None:
     layers, y = _data((200, 150))

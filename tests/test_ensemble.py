@@ -85,6 +85,8 @@ def test_exported_ensemble_gives_the_scored_rates(ensemble: Path, recordings_fol
     assert best["linear_share"] == {"V4": 0.25}
     assert len(best["layers"]) == 1
     assert result["export"]["max_difference_sd"] < 1e-4
+    predictors = list(result["regions"]["V4"]["predictors"])
+    assert predictors == ["mean", "ols", "ridge", "pls", "kernel", "nrp"]
     table = pd.read_parquet(ensemble / "predictions.parquet")
     held_out = table[table["fold"] == 0]
     files = pd.read_csv(recordings_folder / "stimuli.csv").set_index("stimulus_id")["filename"]

@@ -187,6 +187,7 @@ def test_presets() -> None:
     }  # fmt: skip
     assert not paper.plan.halving
     assert len(quick.jobs(quick.next_layer_sets(5, {}), 0)) == 2
+    assert [name for name, space in PRESETS.items() if not space.kernel_ridge] == ["quick"]
 
 
 def test_a_file_sets_what_it_names(tmp_path: Path) -> None:
@@ -197,17 +198,18 @@ def test_a_file_sets_what_it_names(tmp_path: Path) -> None:
         dropouts=(0.3,),
         losses=("huber", "mae"),
         seeds=2,
+        kernel_ridge=False,
         plan=TrainingPlan(max_epochs=30, halving=True),
     )
     (tmp_path / "mine.yaml").write_text(
         "layers: [each, greedy]\nsizes: [[32, 64], [128, 128]]\nlearning_rates: [1e-3, 0.0001]\n"
         "dropouts: 0.3  # one value\nlosses:\n  - huber\n  - mae\nseeds: 2\n"
-        "max_epochs: 30\nhalving: true\n"
+        "max_epochs: 30\nhalving: true\nkernel_ridge: false\n"
     )
     (tmp_path / "mine.json").write_text(
         '{"layers": ["each", "greedy"], "sizes": [[32, 64], [128, 128]], "dropouts": [0.3],'
         '"learning_rates": [1e-3, 1e-4], "losses": ["huber", "mae"], "seeds": 2,'
-        '"max_epochs": 30, "halving": true}'
+        '"max_epochs": 30, "halving": true, "kernel_ridge": false}'
     )
     for name in ("mine.yaml", "mine.json"):
         assert read_search(str(tmp_path / name)) == expected
@@ -228,6 +230,7 @@ def test_a_file_sets_what_it_names(tmp_path: Path) -> None:
         ("layers: []", ["key layers"]),
         ("seeds: [1]", ["key seeds", "whole number", "[1]"]),
         ("halving: 1", ["key halving", "true or false"]),
+        ("kernel_ridge: no thanks", ["key kernel_ridge", "true or false"]),
         ("max_epochs: 1.5", ["key max_epochs", "whole number", "1.5"]),
         ("- layers", ["no search", "keys out of", "list"]),
         ("", ["no search", "nothing"]),

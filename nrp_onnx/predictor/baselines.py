@@ -24,7 +24,8 @@ from nrp_onnx.predictor.missing import response_patterns
 from nrp_onnx.predictor.pls import predict_pls
 from nrp_onnx.predictor.ridge import Responses, fit_ridge
 
-BASELINES = ("mean", "ols", "ridge", "pls", "kernel")
+LINEAR_BASELINES = ("mean", "ols", "ridge", "pls")
+BASELINES = (*LINEAR_BASELINES, "kernel")
 
 Predictions = dict[str, np.ndarray]
 
@@ -34,7 +35,8 @@ class Baselines:
     """Fitted baselines.
 
     Attributes:
-        predictions: for each of `BASELINES` float64 (n_new, n_sites).
+        predictions: for each of `BASELINES`, or of `LINEAR_BASELINES` alone, float64
+            (n_new, n_sites).
         ridge: the one of that name, with its weights; None where no layer tells images apart.
     """
 
@@ -43,7 +45,11 @@ class Baselines:
 
 
 def fit_baselines(
-    layers: Sequence[LayerSpan], y: np.ndarray, train: np.ndarray, new: np.ndarray
+    layers: Sequence[LayerSpan],
+    y: np.ndarray,
+    train: np.ndarray,
+    new: np.ndarray,
+    kernel_ridge: bool = True,
 ) -> Baselines:
     """Fit every baseline on the training images and predict the new ones.
 
@@ -53,13 +59,15 @@ def fit_baselines(
         layers: in which the training images differ; if there are none, all predict the mean.
         y: float64 (n_train, n_sites), NaN = missing.
         train, new: places of images.
+        kernel_ridge: fit that, too.
     """
-    found = {name: np.empty((len(new), y.shape[1])) for name in BASELINES}
+    names = BASELINES if kernel_ridge else LINEAR_BASELINES
+    found = {name: np.empty((len(new), y.shape[1])) for name in names}
     joined = join_layers(layers, train) if layers else None
     path = LinearPath.empty(joined, train, y.shape[1]) if joined else None
     for rows, sites in response_patterns(~np.isnan(y)):
         recorded = y[np.ix_(rows, sites)]
-        predicted = dict.fromkeys(BASELINES, np.repeat(recorded.mean(0)[None], len(new), axis=0))
+        predicted = dict.fromkeys(names, np.repeat(recorded.mean(0)[None], len(new), axis=0))
         if path:
             path.at_mean[sites], path.rates[np.ix_(new, sites)] = (
                 recorded.mean(0),
@@ -67,14 +75,11 @@ def fit_baselines(
             )
         around = joined.around(train[rows]) if joined else None
         if around and path and around.products.diagonal()[train[rows]].any():
-            linear, kernel = map_on_cores(
-                lambda fit: fit(),
-                [
-                    partial(_fit_linear, around, recorded, train, rows, new, sites, path),
-                    partial(_fit_kernel, around, recorded, train[rows], new),
-                ],
-            )
-            predicted |= linear | kernel
+            fits = [partial(_fit_linear, around, recorded, train, rows, new, sites, path)]
+            if kernel_ridge:
+                fits.append(partial(_fit_kernel, around, recorded, train[rows], new))
+            for fitted in map_on_cores(lambda fit: fit(), fits):
+                predicted |= fitted
         for name, rates in predicted.items():
             found[name][:, sites] = rates
     return Baselines(found, path)

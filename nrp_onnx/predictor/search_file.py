@@ -144,13 +144,14 @@ def _several(read: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
 
 _INFINITY = float("inf")
 _AT_LEAST_0 = _several(_within(0, _INFINITY))
+_FLAG = _Kind("true or false", _flag)
 _COUNT = _Kind("a whole number from 1", _count)
 _COUNT_OR_NONE = _Kind("a whole number from 1, or null", _count_or_none)
 _PLAN = {
     "max_epochs": _COUNT,
     "patience": _COUNT,
     "batch_size": _COUNT,
-    "halving": _Kind("true or false", _flag),
+    "halving": _FLAG,
     "max_steps": _COUNT_OR_NONE,
     "schedule": _Kind("constant or cosine", _name(("constant", "cosine"))),
 }
@@ -171,5 +172,6 @@ _KEYS = {
     "directions": _COUNT_OR_NONE,
     "members": _Kind("a whole number from 0", _whole_from(0)),
     "linear_shares": _Kind("a list of numbers from 0 to less than 1", _several(_within(0, 1))),
+    "kernel_ridge": _FLAG,
     **_PLAN,
 }

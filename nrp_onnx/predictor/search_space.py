@@ -29,6 +29,8 @@ class SearchSpace:
         members: so many heads of the chosen kind are trained again on fit and validation images
             together and averaged; 0: the one head of least validation error is taken as it is.
         linear_shares: which shares of the linear path (ridge regression) are tried.
+        kernel_ridge: whether kernel ridge is among the baselines beside the heads; it takes as long as
+            all others together.
     """
 
     layers: tuple[str, ...] = ("all",)
@@ -42,6 +44,7 @@ class SearchSpace:
     directions: int | None = None
     members: int = 0
     linear_shares: tuple[float, ...] = (0.0,)
+    kernel_ridge: bool = True
     plan: TrainingPlan = field(default_factory=TrainingPlan)
 
     def jobs(self, layer_sets: Iterable[LayerSet], seed: int) -> list[Job]:
@@ -107,6 +110,7 @@ PRESETS = {
     "quick": SearchSpace(
         learning_rates=(4e-3, 2e-3),
         directions=128,
+        kernel_ridge=False,
         plan=TrainingPlan(max_epochs=20, patience=20, batch_size=128, schedule="cosine"),
     ),
     "default": SearchSpace(

@@ -13,7 +13,7 @@ import numpy as np
 
 from nrp_onnx.activations.store import StoredLayer
 from nrp_onnx.engine import Engine, LocalEngine
-from nrp_onnx.predictor.baselines import BASELINES
+from nrp_onnx.predictor.basis import Basis
 from nrp_onnx.predictor.cores import one_blas_thread
 from nrp_onnx.predictor.fit_predictor import n_heads
 from nrp_onnx.predictor.layer_span import LayerSpan, read_spans
@@ -26,6 +26,7 @@ from nrp_onnx.scoring.fold_fit import (
     FoldFit,
     FoldPlan,
     PreparedFold,
+    fit_bases,
     fit_heads,
     prepare_fold,
     site_scaling,
@@ -34,7 +35,6 @@ from nrp_onnx.scoring.fold_tasks import fits_of_tasks, spans_of_tasks
 from nrp_onnx.scoring.splits import Fold
 
 __all__ = [
-    "PREDICTORS",
     "Fits",
     "fit_folds",
     "notes_on_layers",
@@ -42,7 +42,7 @@ __all__ = [
     "spans_of",
 ]
 
-PREDICTORS = (*BASELINES, "nrp")
+_AT_ONCE_BYTES = 2**32
 
 
 @dataclass(frozen=True)
@@ -125,17 +125,33 @@ def _fits_here(
     record: TrialRecord,
     advance: Callable[[int], None],
 ) -> Generator[FoldFit, None, None]:
-    """The fits of all folds in order; while the heads of one train, the next is prepared.
+    """The fits of all folds in order; while the heads of one train, the next is prepared, and
+    the one after that where four eigendecompositions need no more than `_AT_ONCE_BYTES`.
 
-    Few heads, or small ones, leave cores idle, which eigendecompositions use.
+    Few heads, or small ones, leave cores idle, and so does an eigendecomposition that outlasts another.
     """
-    with ThreadPoolExecutor(1, thread_name_prefix="prepare") as pool:
+    n_folds = 2 if 4 * 60 * layers[0].n_images ** 2 <= _AT_ONCE_BYTES else 1
+    with ThreadPoolExecutor(n_folds, thread_name_prefix="prepare") as pool:
         ahead = deque[Future[PreparedFold]]()
+        bases = pool.submit(fit_bases, plan, layers, folds[0])
         for number, fold in enumerate(folds):
-            ahead.append(pool.submit(prepare_fold, plan, layers, number, fold))
+            mine = bases
+            if number + 1 < len(folds):
+                bases = pool.submit(fit_bases, plan, layers, folds[number + 1])
+            ahead.append(pool.submit(_prepare, plan, layers, number, fold, mine))
             if number:
                 yield fit_heads(plan, ahead.popleft().result(), record, advance)
         yield fit_heads(plan, ahead.popleft().result(), record, advance)
+
+
+def _prepare(
+    plan: FoldPlan,
+    layers: Sequence[LayerSpan],
+    number: int,
+    fold: Fold,
+    bases: Future[list[Basis]],
+) -> PreparedFold:
+    return prepare_fold(plan, layers, number, fold, bases.result())
 
 
 def _fits(
@@ -147,7 +163,7 @@ def _fits(
     record: TrialRecord,
 ) -> Fits:
     """The folds put together; one at a time is held."""
-    predictions = {name: np.full(rates.shape, np.nan) for name in BASELINES}
+    predictions: dict[str, np.ndarray] = {}
     of_seeds = [np.full(rates.shape, np.nan) for _ in range(n_seeds)]
     scales = np.full(rates.shape, np.nan)
     best, first = [], None
@@ -156,7 +172,7 @@ def _fits(
         test = fold.test
         scales[test] = fit.scale
         for name, predicted in fit.predictions.items():
-            predictions[name][test] = predicted
+            predictions.setdefault(name, np.full(rates.shape, np.nan))[test] = predicted
         for whole, predicted in zip(of_seeds, fit.of_seeds, strict=True):
             whole[test] = predicted
         for name, number in zip(layer_names, fit.n_directions, strict=True):

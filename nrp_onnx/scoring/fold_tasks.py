@@ -19,7 +19,7 @@ from nrp_onnx.files import whole_file
 from nrp_onnx.predictor.cores import same_threads
 from nrp_onnx.predictor.layer_span import LayerSpan, read_span
 from nrp_onnx.predictor.trial_record import TrialRecord
-from nrp_onnx.scoring.fold_fit import FoldFit, FoldPlan, fit_heads, prepare_fold
+from nrp_onnx.scoring.fold_fit import FoldFit, FoldPlan, fit_bases, fit_heads, prepare_fold
 from nrp_onnx.scoring.splits import Fold
 
 _FOLDER = ".tasks"
@@ -76,7 +76,8 @@ def _fit(shared: _Tasks, task: tuple[int, Fold]) -> FoldFit:
     spans = [_read_span_file(_span_path(shared.folder, i)) for i in range(shared.n_layers)]
     record = shared.record.beside(_trials_path(shared.folder, number), number)
     with same_threads(shared.threads):
-        prepared = prepare_fold(shared.plan, spans, number, fold)
+        bases = fit_bases(shared.plan, spans, fold)
+        prepared = prepare_fold(shared.plan, spans, number, fold, bases)
         fit = fit_heads(shared.plan, prepared, record, lambda _: None)
     record.write()
     return fit

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from nrp_onnx.recordings import Recordings, trial_noise
-from nrp_onnx.scoring.fitting import PREDICTORS, Fits
+from nrp_onnx.scoring.fitting import Fits
 from nrp_onnx.scoring.metrics import (
     bootstrap_means,
     mean_absolute_error,
@@ -40,12 +40,12 @@ def score_regions(
         recorded = rates[:, sites]
         errors = {
             name: ((fits.predictions[name][:, sites] - recorded) / fits.scales[:, sites])[held_out]
-            for name in PREDICTORS
+            for name in fits.predictions
         }
         mae = {name: mean_absolute_error(found) for name, found in errors.items()}
         means = {name: bootstrap_means(np.abs(found), seed) for name, found in errors.items()}
         predictors = {}
-        for name in PREDICTORS:
+        for name in fits.predictions:
             predicted = fits.predictions[name][:, sites]
             predictors[name] = {
                 "mae": mae[name],
@@ -72,7 +72,7 @@ def score_regions(
             "predictors": predictors,
             "comparisons": {
                 name: compare_errors(errors["nrp"], errors[name], means["nrp"] - means[name])
-                for name in PREDICTORS
+                for name in fits.predictions
                 if name != "nrp"
             },
         }
