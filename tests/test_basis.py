@@ -43,18 +43,32 @@ def test_directions_are_principal_components(n_features: int) -> None:
     np.testing.assert_allclose(few.coordinates * signs, expected, atol=1e-3)
 
 
-def test_a_few_directions_of_many_hold_nearly_the_variance_of_the_best() -> None:
+@pytest.mark.parametrize("n_features", [350, 900])
+def test_a_few_directions_of_many_hold_nearly_the_variance_of_the_best(n_features: int) -> None:
     rng = np.random.default_rng(4)
-    x = (rng.standard_normal((400, 900)) * np.arange(1, 901) ** -0.5).astype(np.float32)
+    spread = np.arange(1, n_features + 1) ** -0.5
+    x = (rng.standard_normal((400, n_features)) * spread + 5).astype(np.float32)
+    x[390:] += 3  # the training images are elsewhere than all images
     train = np.arange(390)
     with one_blas_thread():
         basis = fit_basis(read_span(LoadedLayer(x)), train, most=20)
-    moved = x[train].astype(np.float64) - x[train].mean(axis=0, dtype=np.float64)
-    best = np.linalg.svd(moved, compute_uv=False)[:20]
+    moved = x.astype(np.float64) - x[train].mean(axis=0, dtype=np.float64)
+    best = np.linalg.svd(moved[train], compute_uv=False)[:20]
     assert basis.n_directions == 20
     directions = basis.fold(np.eye(20), LoadedLayer(x))[0]
+    np.testing.assert_allclose(basis.coordinates, moved @ directions.T, atol=1e-4)
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    assert ((moved @ directions.T) ** 2).sum() > 0.995 * (best**2).sum()
+    np.testing.assert_allclose(directions @ directions.T, np.eye(20), atol=1e-9)
+    assert ((moved[train] @ directions.T) ** 2).sum() > 0.995 * (best**2).sum()
+
+
+@pytest.mark.parametrize("rank", [0, 3])
+def test_no_more_directions_are_found_than_there_are(rank: int) -> None:
+    rng = np.random.default_rng(6)
+    x = rng.standard_normal((400, rank)) @ rng.standard_normal((rank, 900)) + 7
+    basis = fit_basis(read_span(LoadedLayer(x.astype(np.float32))), np.arange(300), most=20)
+    assert basis.n_directions == rank
+    assert np.isfinite(basis.coordinates).all()
 
 
 def test_span_of_a_stored_layer_in_any_order_is_that_of_the_array(tmp_path) -> None:

@@ -35,10 +35,11 @@ def bootstrap_means(values: np.ndarray, seed: int, n_resamples: int = 2000) -> n
     return means
 
 
+@lru_cache(maxsize=2)
 def _drawn(
     seed: int, n_images: int, n_sites: int, n_resamples: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """How often each resample holds each image and each site.
+    """How often each resample holds each image and each site; kept, as every predictor takes the same.
 
     Returns:
         float64 (n_resamples, n_images) and (n_resamples, n_sites).
@@ -52,7 +53,7 @@ def _drawn(
 def _drawn_images(
     seed: int, n_images: int, n_resamples: int
 ) -> tuple[np.ndarray, np.random.Generator]:
-    """The images, kept, as every predictor of every region takes the same; and what draws the sites."""
+    """The images, which are those of every region; and what draws the sites."""
     rng = np.random.default_rng(seed)
     return _draws(rng, n_images, n_resamples), rng
 
