@@ -148,6 +148,18 @@ def test_missing_responses_are_left_out_per_site(name: str) -> None:
         np.testing.assert_allclose(found[0], np.nanmean(y[TRAIN], axis=0))
 
 
+@pytest.mark.parametrize("n_features", [20, 200])
+def test_a_site_recorded_at_images_that_are_alike_has_the_mean(n_features: int) -> None:
+    """What rounding leaves between them is no activation."""
+    layers, y = _data((n_features,))
+    for alike in ([0, 1, 2], [5, 20, 40, 60, 80]):
+        layers[0][alike] = layers[0][alike[0]]
+        some = y.copy()
+        some[np.setdiff1d(TRAIN, alike), 1] = np.nan
+        for name, found in _predict(layers, some).items():
+            np.testing.assert_allclose(found[:, 1], some[alike, 1].mean(), err_msg=name)
+
+
 def test_images_that_no_layer_tells_apart_leave_the_mean() -> None:
     y = _data((10,))[1]
     for name, found in fit_baselines([], y[TRAIN], TRAIN, TEST).predictions.items():

@@ -9,6 +9,7 @@ import numpy as np
 from nrp_onnx.activations.layer_activations import LayerActivations
 from nrp_onnx.predictor.basis import Basis
 from nrp_onnx.predictor.cores import map_on_cores
+from nrp_onnx.predictor.layer_span import FEATURES_A_BLOCK
 from nrp_onnx.predictor.nrp_predictor import NrpPredictor
 
 Dense = tuple[np.ndarray, np.ndarray]
@@ -73,8 +74,6 @@ def fold_head(
     apart where they are smaller so. With rates = out * scale + offset, the scale and the offset go
     into NRP-out, and so do the mean over heads and the share of the linear path.
 
-    Up to four layers are read at a time.
-
     Args:
         bases, activations: of all candidate layers.
         offset, scale: float arrays (n_sites,) from the targets to the recordings' units.
@@ -84,7 +83,8 @@ def fold_head(
         for head in predictor.heads
     ]
     fold = partial(_fold_layer, predictor, states, bases, activations, scale)
-    folded = map_on_cores(fold, used_layers(predictor, bases))
+    bytes_each = 16 * len(bases[0].coordinates) * FEATURES_A_BLOCK
+    folded = map_on_cores(fold, used_layers(predictor, bases), bytes_each)
     at_mean = offset + sum(shift for _, shift in folded)
     from_heads = (1 - predictor.share) * scale
     if predictor.linear is not None:
@@ -135,6 +135,6 @@ def _fold_layer(
     if predictor.linear is not None and place in differing:
         linear, mean = predictor.linear.fold(differing.index(place), x)
         linear = linear * (predictor.share * scale)[:, None]
-        shift = -linear @ (mean - mean.astype(np.float32))
+        shift = -(linear @ (mean - mean.astype(np.float32)))
     assert mean is not None
     return FoldedLayer(mean.astype(np.float32), directions, l1, linear), shift

@@ -69,7 +69,7 @@ def save_model(proto: onnx.ModelProto, path: Path, data_folder: Path | None = No
         raise OutputError(
             "the model is too large for one ONNX file",
             where=path,
-            expected="at most 2 GiB",
+            expected=f"at most {PROTOBUF_LIMIT} bytes of numbers",
             found=f"{n_bytes} bytes",
             fix="Choose a smaller reduction with --reduce.",
         )

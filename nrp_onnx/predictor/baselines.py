@@ -27,6 +27,9 @@ from nrp_onnx.predictor.ridge import Responses, fit_ridge
 LINEAR_BASELINES = ("mean", "ols", "ridge", "pls")
 BASELINES = (*LINEAR_BASELINES, "kernel")
 
+#: Squared distances from their mean of images that are alike; that of a training image is 1 a layer.
+_ROUNDING = 1e-12
+
 Predictions = dict[str, np.ndarray]
 
 
@@ -74,7 +77,7 @@ def fit_baselines(
                 predicted["mean"],
             )
         around = joined.around(train[rows]) if joined else None
-        if around and path and around.products.diagonal()[train[rows]].any():
+        if around and path and around.products.diagonal()[train[rows]].max() > _ROUNDING:
             fits = [partial(_fit_linear, around, recorded, train, rows, new, sites, path)]
             if kernel_ridge:
                 fits.append(partial(_fit_kernel, around, recorded, train[rows], new))
@@ -102,11 +105,7 @@ def _fit_linear(
     return {
         "ols": least_squares(spectrum, responses, of_new),
         "ridge": path.rates[np.ix_(new, sites)],
-        # A few components, which float32 changes by 1e-5 standard deviations.
-        "pls": predict_pls(
-            *(x.astype(np.float32) for x in (spectrum.coordinates, responses.moved, of_new))
-        )
-        + responses.mean,
+        "pls": predict_pls(spectrum.coordinates, y.copy(), of_new),
     }
 
 

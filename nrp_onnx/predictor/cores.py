@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from threadpoolctl import threadpool_limits
 
-_MOST = 4
+_MOST, _MOST_BYTES = 4, 2**31
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -42,10 +42,20 @@ def same_threads(n_threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def map_on_cores(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+def go_at_once(bytes_each: int) -> bool:
+    """Whether `map_on_cores` takes several at a time: where four need no more than 2 GiB."""
+    return _MOST * bytes_each <= _MOST_BYTES
+
+
+def map_on_cores(function: Callable[[T], R], items: Iterable[T], bytes_each: int = 0) -> list[R]:
     """``[function(item) for item in items]``, up to four at a time, each on one thread of BLAS.
 
     NumPy releases the interpreter lock in products and decompositions.
+
+    Args:
+        bytes_each: what one needs; where it is too much for four, they go one after the other.
     """
+    if not go_at_once(bytes_each):
+        return [function(item) for item in items]
     with one_blas_thread(), ThreadPoolExecutor(min(_MOST, os.cpu_count() or 1)) as pool:
         return list(pool.map(function, items))

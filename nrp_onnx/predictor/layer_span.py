@@ -13,7 +13,6 @@ from nrp_onnx.activations.layer_activations import LayerActivations
 from nrp_onnx.predictor.cores import map_on_cores
 
 FEATURES_A_BLOCK = 4096
-_AT_ONCE_BYTES = 2**31
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +37,7 @@ class LayerSpan:
 def read_span(layer: LayerActivations, width: int = FEATURES_A_BLOCK) -> LayerSpan:
     """Read a layer once and take its inner products.
 
-    Memory holds at most 24 n^2 + 16 n ``width`` bytes, and 16 times a row group of a stored layer
+    Memory holds at most `span_bytes`, and 16 times a row group of a stored layer
     (4 MiB, or one image where that is more) for Parquet's decoder: nothing grows with n D.
 
     Args:
@@ -63,14 +62,17 @@ def read_span(layer: LayerActivations, width: int = FEATURES_A_BLOCK) -> LayerSp
     return LayerSpan(products, None, norms)
 
 
+def span_bytes(n: int, width: int = FEATURES_A_BLOCK) -> int:
+    """What `read_span` needs for n images, however many features they have."""
+    return 24 * n**2 + 16 * n * width
+
+
 def read_spans(layers: Sequence[LayerActivations]) -> list[LayerSpan]:
-    """`read_span` of each layer, up to four at a time where that needs no more than `_AT_ONCE_BYTES`."""
-    n = layers[0].shape[0]
-    if 4 * (24 * n**2 + 16 * n * FEATURES_A_BLOCK) > _AT_ONCE_BYTES:
-        return [read_span(layer) for layer in layers]
+    """`read_span` of each layer, several at a time where they are small."""
     # The largest first, so that no core is left with it in the end.
     places = sorted(range(len(layers)), key=lambda place: -layers[place].shape[1])
-    found = map_on_cores(lambda place: read_span(layers[place]), places)
+    bytes_each = span_bytes(layers[0].shape[0])
+    found = map_on_cores(lambda place: read_span(layers[place]), places, bytes_each)
     return [span for _, span in sorted(zip(places, found, strict=True), key=lambda pair: pair[0])]
 
 

@@ -13,7 +13,6 @@ import numpy as np
 
 from nrp_onnx.activations.store import StoredLayer
 from nrp_onnx.engine import Engine, LocalEngine
-from nrp_onnx.predictor.basis import Basis
 from nrp_onnx.predictor.cores import one_blas_thread
 from nrp_onnx.predictor.fit_predictor import n_heads
 from nrp_onnx.predictor.layer_span import LayerSpan, read_spans
@@ -26,7 +25,6 @@ from nrp_onnx.scoring.fold_fit import (
     FoldFit,
     FoldPlan,
     PreparedFold,
-    fit_bases,
     fit_heads,
     prepare_fold,
     site_scaling,
@@ -42,7 +40,9 @@ __all__ = [
     "spans_of",
 ]
 
-_AT_ONCE_BYTES = 2**32
+#: Two folds are prepared at a time where all their eigendecompositions together need no more than this;
+#: each needs about so many bytes for the square of the number of training images.
+_MOST_BYTES, _DECOMPOSITIONS, _DECOMPOSITION = 2**32, 2 * 4, 60
 
 
 @dataclass(frozen=True)
@@ -125,33 +125,21 @@ def _fits_here(
     record: TrialRecord,
     advance: Callable[[int], None],
 ) -> Generator[FoldFit, None, None]:
-    """The fits of all folds in order; while the heads of one train, the next is prepared, and
-    the one after that where four eigendecompositions need no more than `_AT_ONCE_BYTES`.
+    """The fits of all folds in order; while the heads of one train, others are prepared.
 
     Few heads, or small ones, leave cores idle, and so does an eigendecomposition that outlasts another.
     """
-    n_folds = 2 if 4 * 60 * layers[0].n_images ** 2 <= _AT_ONCE_BYTES else 1
-    with ThreadPoolExecutor(n_folds, thread_name_prefix="prepare") as pool:
-        ahead = deque[Future[PreparedFold]]()
-        bases = pool.submit(fit_bases, plan, layers, folds[0])
-        for number, fold in enumerate(folds):
-            mine = bases
-            if number + 1 < len(folds):
-                bases = pool.submit(fit_bases, plan, layers, folds[number + 1])
-            ahead.append(pool.submit(_prepare, plan, layers, number, fold, mine))
-            if number:
-                yield fit_heads(plan, ahead.popleft().result(), record, advance)
-        yield fit_heads(plan, ahead.popleft().result(), record, advance)
-
-
-def _prepare(
-    plan: FoldPlan,
-    layers: Sequence[LayerSpan],
-    number: int,
-    fold: Fold,
-    bases: Future[list[Basis]],
-) -> PreparedFold:
-    return prepare_fold(plan, layers, number, fold, bases.result())
+    n_train = len(folds[0].train)
+    n_ahead = 2 if _DECOMPOSITIONS * _DECOMPOSITION * n_train**2 <= _MOST_BYTES else 1
+    pool = ThreadPoolExecutor(n_ahead, thread_name_prefix="prepare")
+    try:
+        todo, ahead = deque(enumerate(folds)), deque[Future[PreparedFold]]()
+        for _ in folds:
+            while todo and len(ahead) <= n_ahead:
+                ahead.append(pool.submit(prepare_fold, plan, layers, *todo.popleft()))
+            yield fit_heads(plan, ahead.popleft().result(), record, advance)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _fits(

@@ -124,28 +124,19 @@ def site_scaling(rates: np.ndarray, normalise: str) -> Scaling:
     return Scaling(offset, scale)
 
 
-def fit_bases(plan: FoldPlan, layers: Sequence[LayerSpan], fold: Fold) -> list[Basis]:
-    """What the heads see of each layer."""
-    return map_on_cores(partial(fit_basis, train=fold.train, most=plan.space.directions), layers)
-
-
 def prepare_fold(
-    plan: FoldPlan,
-    layers: Sequence[LayerSpan],
-    number: int,
-    fold: Fold,
-    bases: list[Basis],
+    plan: FoldPlan, layers: Sequence[LayerSpan], number: int, fold: Fold
 ) -> PreparedFold:
-    """Fit the baselines.
+    """Find what the heads see of each layer, and fit the baselines.
 
     Args:
         layers: the span of the images in each layer, in the order of the stimuli.
         number: of the fold, from 0.
-        bases: of `fit_bases`.
     """
     train = fold.train
     scaling = site_scaling(plan.rates[train], plan.normalise)
     targets = (plan.rates - scaling.offset) / scaling.scale
+    bases = map_on_cores(partial(fit_basis, train=train, most=plan.space.directions), layers)
     differing = [span for span, basis in zip(layers, bases, strict=True) if basis.n_directions]
     baselines = fit_baselines(differing, targets[train], train, fold.test, plan.space.kernel_ridge)
     return PreparedFold(number, fold, scaling, targets, bases, differing, baselines)

@@ -6,6 +6,7 @@ was interrupted finds them there; in the end they are joined in the run's trials
 
 import shutil
 from collections.abc import Callable, Generator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,10 +17,10 @@ import torch
 from nrp_onnx.activations.store import StoredLayer
 from nrp_onnx.engine import Engine
 from nrp_onnx.files import whole_file
-from nrp_onnx.predictor.cores import same_threads
-from nrp_onnx.predictor.layer_span import LayerSpan, read_span
+from nrp_onnx.predictor.cores import go_at_once, one_blas_thread, same_threads
+from nrp_onnx.predictor.layer_span import LayerSpan, read_span, span_bytes
 from nrp_onnx.predictor.trial_record import TrialRecord
-from nrp_onnx.scoring.fold_fit import FoldFit, FoldPlan, fit_bases, fit_heads, prepare_fold
+from nrp_onnx.scoring.fold_fit import FoldFit, FoldPlan, fit_heads, prepare_fold
 from nrp_onnx.scoring.splits import Fold
 
 _FOLDER = ".tasks"
@@ -76,8 +77,7 @@ def _fit(shared: _Tasks, task: tuple[int, Fold]) -> FoldFit:
     spans = [_read_span_file(_span_path(shared.folder, i)) for i in range(shared.n_layers)]
     record = shared.record.beside(_trials_path(shared.folder, number), number)
     with same_threads(shared.threads):
-        bases = fit_bases(shared.plan, spans, fold)
-        prepared = prepare_fold(shared.plan, spans, number, fold, bases)
+        prepared = prepare_fold(shared.plan, spans, number, fold)
         fit = fit_heads(shared.plan, prepared, record, lambda _: None)
     record.write()
     return fit
@@ -85,7 +85,9 @@ def _fit(shared: _Tasks, task: tuple[int, Fold]) -> FoldFit:
 
 def _write_span(threads: int, task: tuple[StoredLayer, Path]) -> None:
     layer, path = task
-    with same_threads(threads):
+    # As in `read_spans`, so that sums go the same way.
+    together = go_at_once(span_bytes(layer.shape[0]))
+    with same_threads(threads), one_blas_thread() if together else nullcontext():
         span = read_span(layer)
     held = {name: value for name, value in vars(span).items() if value is not None}
     with whole_file(path) as part, part.open("wb") as file:
