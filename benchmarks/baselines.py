@@ -3,7 +3,7 @@
 Usage: python benchmarks/baselines.py [--images 3200] [--features 4096] [--layers 5] [--sites 256]
 
 Needs himalaya (`pip install -e '.[bench]'`). Four fifths of the images train. Every library gets the joined
-features, float64, as its user would give them, 17 alphas and one alpha a site, and is timed with one
+features, float64 and for PLS float32, too, as its user would give them, 17 alphas and one alpha a site, and is timed with one
 thread of BLAS and with all of them (--threads); the sooner time counts. himalaya chooses alphas by 5 folds, its
 default, ours and scikit-learn's by leave-one-out. For more features than images, scikit-learn's own
 choice and its best is gcv_mode eigen, and himalaya's is KernelRidgeCV. Rounds are interleaved and the
@@ -73,11 +73,11 @@ def main() -> None:
     def theirs(model: object, x: np.ndarray = joined) -> Callable[[], None]:
         return lambda: model.fit(x[train], y[train]).predict(x[test])  # type: ignore[attr-defined]
 
-    def ikpls(algorithm: int) -> Callable[[], None]:
+    def ikpls(algorithm: int, x: np.ndarray = joined) -> Callable[[], None]:
         def fit() -> None:
-            model = PLS(algorithm=algorithm, scale_X=False, scale_Y=False)
-            model.fit(joined[train], y[train], 25)
-            model.predict(joined[test], n_components=25)
+            model = PLS(algorithm=algorithm, scale_X=False, scale_Y=False, dtype=x.dtype.type)
+            model.fit(x[train], y[train].astype(x.dtype), 25)
+            model.predict(x[test], n_components=25)
 
         return fit
 
@@ -95,7 +95,7 @@ def main() -> None:
             of_images, Responses.of(y[train], of_images)
         ).predict(with_new),
         "PLS, given the spectrum": lambda: predict_pls(
-            of_images.coordinates, y[train].copy(), of_new
+            *(x.astype(np.float32) for x in (of_images.coordinates, y[train], of_new))
         ),
         "kernel ridge, from the Gram matrices": kernel,
         "scikit-learn RidgeCV, gcv_mode eigen": theirs(
@@ -104,6 +104,7 @@ def main() -> None:
         "himalaya KernelRidgeCV, linear": theirs(KernelRidgeCV(ALPHAS, kernel="linear")),
         "ikpls, algorithm 1": ikpls(1),
         "ikpls, algorithm 2": ikpls(2),
+        "ikpls, algorithm 1, float32": ikpls(1, joined.astype(np.float32)),
     }
     seconds = dict.fromkeys(cases, np.inf)
     clock = time.process_time if given.cpu else time.perf_counter
