@@ -11,6 +11,8 @@ def response_patterns(there: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarra
     Args:
         there: bool (n_images, n_sites).
     """
-    patterns, group = np.unique(there, axis=1, return_inverse=True)
-    for place in range(patterns.shape[1]):
-        yield np.flatnonzero(patterns[:, place]), np.flatnonzero(group.ravel() == place)
+    sites_of: dict[bytes, list[int]] = {}
+    for site, packed in enumerate(np.packbits(there, axis=0).T):
+        sites_of.setdefault(packed.tobytes(), []).append(site)
+    for sites in sites_of.values():
+        yield np.flatnonzero(there[:, sites[0]]), np.array(sites)
