@@ -6,6 +6,7 @@ each site's responses, and the ceiling that the trial noise sets.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -24,11 +25,17 @@ from nrp_onnx.recordings import Recordings, split_half_reliability
 #: Those of Brain-Score, whatever the seed of the run.
 N_SPLITS, TRAIN_SHARE, SEED = 10, 0.9, 1
 
-Split = tuple[np.ndarray, np.ndarray]
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """Places of training and test images, and the label that they are stratified on."""
+
+    places: list[tuple[np.ndarray, np.ndarray]]
+    stratified_on: str | None
 
 
 def brainscore(
-    layers: Sequence[LayerSpan], recordings: Recordings, notes: Notes, n_splits: int = N_SPLITS
+    layers: Sequence[LayerSpan], recordings: Recordings, splits: Splits
 ) -> dict[str, dict[str, Any]]:
     """Brain-Score's neural score of each region.
 
@@ -41,7 +48,7 @@ def brainscore(
     Args:
         layers: in which the stimuli differ; PLS sees the features of all of them side by side, as
             they are.
-        notes: is told if the splits are not stratified.
+        splits: of `choose_splits`.
 
     Returns:
         For each region ``score``, ``error`` (of r: the standard deviation over splits, by the root
@@ -49,8 +56,8 @@ def brainscore(
         one of them is None.
     """
     x = coordinates(joined_products(layers)) if layers else np.zeros((recordings.n_stimuli, 0))
-    splits, stratified_on = _splits(recordings, n_splits, notes)
-    r_of_sites = np.array(map_on_cores(partial(_r_of_split, x, recordings), splits))
+    n_splits = len(splits.places)
+    r_of_sites = np.array(map_on_cores(partial(_r_of_split, x, recordings), splits.places))
     reliability = split_half_reliability(recordings, SEED, n_splits)
     found = {}
     for region in recordings.region_names:
@@ -58,13 +65,17 @@ def brainscore(
         r, ceiling = _medians(r_of_sites[:, sites]), _medians(reliability[:, sites])
         found[region] = _score(r, ceiling) | {
             "n_splits": n_splits,
-            "stratified_on": stratified_on,
+            "stratified_on": splits.stratified_on,
         }
     return found
 
 
-def _splits(recordings: Recordings, n_splits: int, notes: Notes) -> tuple[list[Split], str | None]:
-    """Places of training and test images, and the label that they are stratified on."""
+def choose_splits(recordings: Recordings, notes: Notes, n_splits: int = N_SPLITS) -> Splits:
+    """Brain-Score's splits of the images: nine tenths and a tenth, stratified where that is possible.
+
+    Args:
+        notes: is told if it is not.
+    """
     n, label = recordings.n_stimuli, recordings.stratification_label
     labels = recordings.stimulus_labels.get(label)
     kind = ShuffleSplit
@@ -78,11 +89,13 @@ def _splits(recordings: Recordings, n_splits: int, notes: Notes) -> tuple[list[S
             f"the splits of brainscore are not stratified: no {label} labels, or too few of a class"
         )
     splitter = kind(n_splits, train_size=TRAIN_SHARE, random_state=SEED)
-    splits = list(splitter.split(np.zeros(n), labels if kind is not ShuffleSplit else None))
-    return splits, None if kind is ShuffleSplit else label
+    places = list(splitter.split(np.zeros(n), labels if kind is not ShuffleSplit else None))
+    return Splits(places, None if kind is ShuffleSplit else label)
 
 
-def _r_of_split(x: np.ndarray, recordings: Recordings, split: Split) -> np.ndarray:
+def _r_of_split(
+    x: np.ndarray, recordings: Recordings, split: tuple[np.ndarray, np.ndarray]
+) -> np.ndarray:
     """Pearson's r of each site on the test images, float64 (n_sites,)."""
     train, test = split
     rates, region_of = recordings.averages, np.array(recordings.regions)

@@ -4,6 +4,7 @@ import platform
 import shutil
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -22,10 +23,11 @@ from nrp_onnx.export.exported_fold import check_exported_head, export_fold
 from nrp_onnx.export.folded_head import fold_head, used_layers
 from nrp_onnx.files import safe_name, write_json
 from nrp_onnx.notes import Notes
+from nrp_onnx.predictor.cores import one_blas_thread
 from nrp_onnx.predictor.search_space import SearchSpace
 from nrp_onnx.predictor.trial_record import TrialRecord
 from nrp_onnx.recordings import Recordings
-from nrp_onnx.scoring.brainscore import brainscore
+from nrp_onnx.scoring.brainscore import brainscore, choose_splits
 from nrp_onnx.scoring.ceilings import add_ceilings
 from nrp_onnx.scoring.choices import (
     choose_features,
@@ -167,41 +169,45 @@ def run_score(
         )
     for note in notes_on_layers(fits.n_directions):
         notes.say(note)
-    with _timed(timings, "scoring_s"):
-        regions = score_regions(recordings, fits, folds, options.seed)
-        add_ceilings(regions, recordings, fits, folds, options.seed, folder / SITES_FILE)
-    for note in notes_on_seeds(regions):
-        notes.say(note)
-    with _timed(timings, "brainscore_s"):
-        differing = [x for x, n in zip(spans, fits.n_directions.values(), strict=True) if n]
-        for name, found in brainscore(differing, recordings, notes).items():
-            regions[name]["brainscore"] = found
-    nrp_error = float(np.mean([region["nrp_error"]["value"] for region in regions.values()]))
-    units = "z" if normalise == "zscore" else recordings.units
-    with _timed(timings, "export_s"):
-        first = fits.first
-        used = used_layers(first.predictor, first.bases)
-        chosen, inputs = [features[i] for i in used], [activations[i] for i in used]
-        export_fold(
-            folder,
-            fold_head(first.predictor, first.bases, activations, first.offset, first.scale),
-            backbone,
-            preprocessing,
-            chosen,
-            recordings,
-            {name: region["nrp_error"] for name, region in regions.items()},
-            fits.scales[folds[0].test[0]],
-            units,
-        )
-        difference = check_exported_head(
-            folder,
-            chosen,
-            inputs,
-            folds[0].test,
-            fits.predictions["nrp"][folds[0].test],
-            np.nanstd(recordings.averages, axis=0),
-        )
-        write_predictions(folder / PREDICTIONS_FILE, recordings, folds, fits.predictions)
+    differing = [x for x, n in zip(spans, fits.n_directions.values(), strict=True) if n]
+    splits = choose_splits(recordings, notes)
+    # Scoring and export keep one core busy at most.
+    with one_blas_thread(), ThreadPoolExecutor(1) as beside:
+        of_brainscore = beside.submit(brainscore, differing, recordings, splits)
+        with _timed(timings, "scoring_s"):
+            regions = score_regions(recordings, fits, folds, options.seed)
+            add_ceilings(regions, recordings, fits, folds, options.seed, folder / SITES_FILE)
+        for note in notes_on_seeds(regions):
+            notes.say(note)
+        nrp_error = float(np.mean([region["nrp_error"]["value"] for region in regions.values()]))
+        units = "z" if normalise == "zscore" else recordings.units
+        with _timed(timings, "export_s"):
+            first = fits.first
+            used = used_layers(first.predictor, first.bases)
+            chosen, inputs = [features[i] for i in used], [activations[i] for i in used]
+            export_fold(
+                folder,
+                fold_head(first.predictor, first.bases, activations, first.offset, first.scale),
+                backbone,
+                preprocessing,
+                chosen,
+                recordings,
+                {name: region["nrp_error"] for name, region in regions.items()},
+                fits.scales[folds[0].test[0]],
+                units,
+            )
+            difference = check_exported_head(
+                folder,
+                chosen,
+                inputs,
+                folds[0].test,
+                fits.predictions["nrp"][folds[0].test],
+                np.nanstd(recordings.averages, axis=0),
+            )
+            write_predictions(folder / PREDICTIONS_FILE, recordings, folds, fits.predictions)
+        with _timed(timings, "brainscore_s"):
+            for name, found in of_brainscore.result().items():
+                regions[name]["brainscore"] = found
     result = {
         "schema_version": SCHEMA_VERSION,
         "fingerprint": run_fingerprint(settings),
