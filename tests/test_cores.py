@@ -1,5 +1,7 @@
 """How many threads BLAS has while work is done on all cores."""
 
+import threading
+
 from threadpoolctl import threadpool_info
 
 from nrp_onnx.predictor.cores import map_on_cores
@@ -16,3 +18,11 @@ def test_work_on_cores_keeps_its_order_and_has_one_thread_of_blas() -> None:
         (item, {1}) for item in range(6)
     ]
     assert _blas_threads() == before
+
+
+def test_what_is_too_large_for_four_goes_one_after_the_other() -> None:
+    def thread(_: int) -> int:
+        return threading.get_ident()
+
+    assert set(map_on_cores(thread, range(3), bytes_each=2**30)) == {threading.get_ident()}
+    assert threading.get_ident() not in map_on_cores(thread, range(3), bytes_each=2**29)
