@@ -7,7 +7,7 @@ from nrp_onnx.activations.layer_activations import LoadedLayer
 from nrp_onnx.activations.store import LayerWriter, StoredLayer
 from nrp_onnx.predictor.basis import fit_basis
 from nrp_onnx.predictor.cores import one_blas_thread
-from nrp_onnx.predictor.layer_span import read_span
+from nrp_onnx.predictor.layer_span import read_span, read_spans
 
 TRAIN = np.arange(40)
 
@@ -91,3 +91,11 @@ def test_span_of_a_stored_layer_in_any_order_is_that_of_the_array(tmp_path) -> N
         np.testing.assert_allclose(span.products / scale, moved @ moved.T / scale, atol=1e-14)
     np.testing.assert_allclose(span.norms, (x[kept].astype(np.float64) ** 2).sum(axis=1))
     assert [path.name for path in tmp_path.iterdir()] == ["layer.parquet"]
+
+
+def test_spans_of_several_layers_keep_the_order_of_the_layers() -> None:
+    rng = np.random.default_rng(7)
+    arrays = [rng.standard_normal((50, n)).astype(np.float32) for n in (10, 300, 40)]
+    for span, x in zip(read_spans([LoadedLayer(x) for x in arrays]), arrays, strict=True):
+        moved = x.astype(np.float64) - x.mean(axis=0, dtype=np.float64)
+        np.testing.assert_allclose(span.products, moved @ moved.T, atol=1e-9)
