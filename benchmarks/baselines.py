@@ -25,12 +25,9 @@ from ikpls.numpy import PLS
 from sklearn.linear_model import RidgeCV
 from threadpoolctl import threadpool_limits
 
-from nrp_onnx.activations.layer_activations import LoadedLayer
-from nrp_onnx.predictor.arc_cosine import arc_cosine
-from nrp_onnx.predictor.baselines import fit_baselines, least_squares
-from nrp_onnx.predictor.joined_span import join_layers, spectrum_of_products
-from nrp_onnx.predictor.layer_span import centred, read_span
-from nrp_onnx.predictor.pls import predict_pls
+from nrp_onnx.activations.layer_file import LoadedLayer
+from nrp_onnx.predictor.baselines import arc_cosine, fit_baselines, least_squares, predict_pls
+from nrp_onnx.predictor.image_products import centred, join_layers, read_span, spectrum_of_products
 from nrp_onnx.predictor.ridge import ALPHAS, Responses, fit_ridge
 
 

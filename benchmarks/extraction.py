@@ -38,13 +38,13 @@ from PIL import Image
 
 from nrp_onnx.activations import images as decoding
 from nrp_onnx.activations.batches import Batches
-from nrp_onnx.activations.layer_parts import LayerParts
+from nrp_onnx.activations.compute import stream_activations
+from nrp_onnx.activations.layer_file import layer_path
+from nrp_onnx.activations.layer_writer import LayerParts
 from nrp_onnx.activations.session import BoundSession, open_session
-from nrp_onnx.activations.store import layer_path
-from nrp_onnx.activations.stream import stream_activations
+from nrp_onnx.api import ExtractOptions, ImageFolder, extract
 from nrp_onnx.backbone.feature_graph import IMAGES, build_feature_graph, to_checked_proto
 from nrp_onnx.backbone.model import Backbone, load_backbone
-from nrp_onnx.extract import ExtractOptions, ImageFolder, extract
 from nrp_onnx.notes import Notes
 from nrp_onnx.recordings.simulation.stimuli import render
 from nrp_onnx.scoring.choices import choose_features, choose_preprocessing
@@ -167,8 +167,8 @@ def make_resnet50(path: Path) -> None:
     """Convert it, with random weights."""
     import torch
 
+    from nrp_converters.torch.modules import convert
     from nrp_onnx.backbone.preprocessing import PRESETS
-    from nrp_onnx.converters.torch import convert
 
     convert(resnet50(), torch.zeros(1, 3, 224, 224), preprocessing=PRESETS["imagenet"]).save(path)
 

@@ -28,12 +28,12 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
-from nrp_onnx.activations.store import LayerWriter, StoredLayer
-from nrp_onnx.predictor.basis import fit_basis
-from nrp_onnx.predictor.cores import one_blas_thread
-from nrp_onnx.predictor.job import HeadConfig, Job, TrainingPlan
-from nrp_onnx.predictor.layer_span import read_span
+from nrp_onnx.activations.layer_file import LayerWriter, StoredLayer
+from nrp_onnx.predictor.directions import fit_basis
+from nrp_onnx.predictor.head import HeadConfig, Job, TrainingPlan
+from nrp_onnx.predictor.image_products import read_span
 from nrp_onnx.predictor.training import train_heads
+from nrp_onnx.threads import one_blas_thread
 
 _BATCH, _CAUSES = 64, 300
 

@@ -25,12 +25,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nrp_onnx.activations.layer_activations import LoadedLayer
-from nrp_onnx.predictor.basis import fit_basis
-from nrp_onnx.predictor.cores import map_on_cores
-from nrp_onnx.predictor.job import HeadConfig, Job, TrainedHead, TrainingPlan
-from nrp_onnx.predictor.layer_span import read_span
+from nrp_onnx.activations.layer_file import LoadedLayer
+from nrp_onnx.predictor.directions import fit_basis
+from nrp_onnx.predictor.head import HeadConfig, Job, TrainedHead, TrainingPlan
+from nrp_onnx.predictor.image_products import read_span
 from nrp_onnx.predictor.training import train_heads
+from nrp_onnx.threads import map_on_cores
 
 N_IMAGES, N_FIT, N_LAYERS, N_FEATURES, N_SITES = 2560, 2048, 5, 1024, 168
 MAX_EPOCHS, PATIENCE, DIRECTIONS = 100, 10, 256

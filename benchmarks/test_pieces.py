@@ -7,14 +7,14 @@ import numpy as np
 import onnx
 import pytest
 
-from nrp_onnx.activations.layer_part import ROWS, LayerPart
-from nrp_onnx.activations.store import StoredLayer
-from nrp_onnx.backbone.count_sketch import sketch_plan
+from nrp_onnx.activations.layer_file import StoredLayer
+from nrp_onnx.activations.layer_writer import ROWS, LayerPart
+from nrp_onnx.backbone.choose_layers import auto_layers
 from nrp_onnx.backbone.feature_graph import Feature, build_feature_graph, to_checked_proto
 from nrp_onnx.backbone.model import Backbone, load_backbone
 from nrp_onnx.backbone.preprocessing import PRESETS
+from nrp_onnx.backbone.reduction_nodes import sketch_plan
 from nrp_onnx.backbone.reductions import read_reduction
-from nrp_onnx.backbone.selection import auto_layers
 
 N_FEATURES = 50_176
 IDS = [f"stimulus{place}" for place in range(ROWS)]

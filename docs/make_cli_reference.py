@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from nrp_onnx.cli import app
+from nrp_onnx.cli.app import app
 
 PAGE = Path(__file__).with_name("cli.md")
 _HEAD = """# Command line

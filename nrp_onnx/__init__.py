@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any
 from nrp_onnx.errors import NrpOnnxError
 
 if TYPE_CHECKING:
-    from nrp_onnx.converters.conversion import convert
-    from nrp_onnx.main_job import ScoreOptions, score
+    from nrp_converters.convert import convert
+    from nrp_onnx.api import ScoreOptions, score
 
 __all__ = ["NrpOnnxError", "ScoreOptions", "convert", "score"]
 
 # PyTorch and scikit-learn take seconds to import: only when they are used.
 _HOMES = {
-    "ScoreOptions": "nrp_onnx.main_job",
-    "convert": "nrp_onnx.converters.conversion",
-    "score": "nrp_onnx.main_job",
+    "ScoreOptions": "nrp_onnx.api",
+    "convert": "nrp_converters.convert",
+    "score": "nrp_onnx.api",
 }
 
 

@@ -1,6 +1,6 @@
 """``python -m nrp_onnx``."""
 
-from nrp_onnx.cli import main
+from nrp_onnx.cli.app import main
 
 if __name__ == "__main__":
     main()

@@ -9,11 +9,10 @@ from pathlib import Path
 import onnxruntime as ort
 import psutil
 
-from nrp_onnx.activations.gpu import load_libraries, n_gpus, why_not
 from nrp_onnx.activations.images import n_cores
-from nrp_onnx.activations.runtime_wheels import CLASH, wheels_clash
+from nrp_onnx.activations.session import CLASH, load_libraries, n_gpus, wheels_clash, why_not
 from nrp_onnx.activations.space import size
-from nrp_onnx.recordings.cache import cache_folder
+from nrp_onnx.recordings.registry import cache_folder
 
 #: Distributions whose versions matter; those that begin with nvidia- or onnxruntime are added.
 _PACKAGES = frozenset(

@@ -36,8 +36,8 @@ def network() -> nn.Module:
 
 @pytest.fixture(scope="session")
 def model_path(network: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from nrp_converters.torch.modules import convert
     from nrp_onnx.backbone.preprocessing import PRESETS
-    from nrp_onnx.converters.torch import convert
 
     path = tmp_path_factory.mktemp("model") / "small.onnx"
     convert(network, torch.zeros(1, 3, 32, 32), preprocessing=PRESETS["tf"]).save(path)

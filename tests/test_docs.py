@@ -15,7 +15,7 @@ import scipy.io
 import typer
 from PIL import Image
 
-from nrp_onnx.cli import app
+from nrp_onnx.cli.app import app
 from tests.conftest import nrp_onnx
 from tests.recordings.algonauts_folder import write_subject
 from tests.recordings.brainio_file import write_assembly
@@ -167,8 +167,8 @@ def test_the_page_shows_the_search_file_with_its_defaults(tmp_path: Path) -> Non
 
 
 def test_the_page_of_trials_names_every_column(tmp_path: Path) -> None:
-    from nrp_onnx.predictor.job import HeadConfig, Trial
-    from nrp_onnx.predictor.trial_record import TrialRecord
+    from nrp_onnx.predictor.head import HeadConfig, Trial
+    from nrp_onnx.predictor.trials import TrialRecord
 
     trial = Trial(HeadConfig((0,), 1, 1, 0.1), 0, 1.0, 1, (1.0,), (1.0,))
     TrialRecord(tmp_path / "trials.parquet", ["a"]).add(0, "", [trial])

@@ -17,16 +17,19 @@ def test_the_wheel_holds_every_module(tmp_path: Path) -> None:
     )
     (wheel,) = tmp_path.glob("nrp_onnx-*.whl")
     files = set(zipfile.ZipFile(wheel).namelist())
-    core = {path.relative_to(ROOT).as_posix() for path in (ROOT / "nrp_onnx").rglob("*.py")}
-    converters = {f"nrp_onnx/converters/{path.name}" for path in (ROOT / "converters").glob("*.py")}
-    data = {"nrp_onnx/py.typed", "nrp_onnx/recordings/registry.toml"}
+    modules = {
+        path.relative_to(ROOT / where).as_posix()
+        for where, package in (("", "nrp_onnx"), ("converters", "nrp_converters"))
+        for path in (ROOT / where / package).rglob("*.py")
+    }
+    data = {"nrp_onnx/py.typed", "nrp_converters/py.typed", "nrp_onnx/recordings/registry.toml"}
     data |= {
         path.relative_to(ROOT).as_posix() for path in (ROOT / "nrp_onnx/report/templates").iterdir()
     }
-    assert core | converters | data <= files
-    assert not any(name.startswith(("tests/", "converters/", "benchmarks/")) for name in files)
+    assert {name for name in files if name.endswith(".py")} == modules
+    assert data <= files
     metadata = next(name for name in files if name.endswith("entry_points.txt"))
-    assert "nrp-onnx = nrp_onnx.cli:main" in zipfile.ZipFile(wheel).read(metadata).decode()
+    assert "nrp-onnx = nrp_onnx.cli.app:main" in zipfile.ZipFile(wheel).read(metadata).decode()
 
 
 def test_core_modules_import_no_framework_that_they_convert_from() -> None:

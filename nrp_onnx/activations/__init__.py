@@ -1,0 +1,1 @@
+"""Activations of stimuli: extracted with ONNX Runtime into Parquet, one file a layer."""

@@ -7,25 +7,22 @@ from pathlib import Path
 
 import numpy as np
 
-from nrp_onnx.activations.layer_computation import Request
-from nrp_onnx.activations.layer_extraction import extract_layers
-from nrp_onnx.activations.stimuli import Stimuli
-from nrp_onnx.activations.store import (
+from nrp_onnx.activations.compute import Request
+from nrp_onnx.activations.images import Stimuli
+from nrp_onnx.activations.layer_file import (
     STORE_VERSION,
     LayerWriter,
     StoredLayer,
-    stored_facts,
-    stored_ids,
-)
-from nrp_onnx.activations.stored_components import (
     component_names,
     components_path,
     read_components,
+    stored_facts,
+    stored_ids,
 )
-from nrp_onnx.backbone.computation import computation_digests
+from nrp_onnx.activations.missing_layers import extract_layers
 from nrp_onnx.backbone.feature_graph import Feature
-from nrp_onnx.backbone.principal_components import PrincipalComponents, fit_components
-from nrp_onnx.backbone.reductions import Reduction
+from nrp_onnx.backbone.fingerprints import computation_digests
+from nrp_onnx.backbone.reductions import PrincipalComponents, Reduction, fit_components
 from nrp_onnx.errors import OptionError
 from nrp_onnx.files import sha256_of_json, whole_file
 

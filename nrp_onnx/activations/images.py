@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol
 
 import numpy as np
 from PIL import Image
@@ -112,3 +113,17 @@ def of_one_size(images: Sequence[np.ndarray]) -> Iterator[tuple[list[int], np.nd
         places.setdefault(image.shape, []).append(place)
     for group in places.values():
         yield group, np.stack([images[place] for place in group])
+
+
+class Stimuli(Protocol):
+    """Images with ids, such as `nrp_onnx.recordings.Recordings`."""
+
+    @property
+    def stimulus_ids(self) -> tuple[str, ...]: ...
+
+    @property
+    def stimulus_paths(self) -> tuple[Path, ...]: ...
+
+    @property
+    def stimuli_fingerprint(self) -> str:
+        """SHA-256 over the ids and the bytes of all images, in order."""

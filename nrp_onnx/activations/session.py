@@ -1,16 +1,121 @@
 """ONNX Runtime sessions on the device that was asked for, never quietly on another."""
 
-from collections.abc import Sequence
+import contextlib
+import ctypes
+import io
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import onnxruntime as ort
 
-from nrp_onnx.activations.gpu import CUDA, TENSORRT, gpu_is_present, load_libraries, why_not
-from nrp_onnx.backbone import external_data
+from nrp_onnx.backbone import weight_files
 from nrp_onnx.errors import DeviceError, ModelError, OptionError
 from nrp_onnx.notes import Notes
+
+#: What to say where `wheels_clash`.
+CLASH = (
+    "onnxruntime and onnxruntime-gpu are both installed here and overwrite each other, so that CUDA may "
+    "not be found: convert flax models in an environment of their own, and for CUDA run pip uninstall "
+    "-y onnxruntime onnxruntime-gpu, then pip install onnxruntime-gpu"
+)
+
+
+def wheels_clash(version_of: Callable[[str], str] = version) -> bool:
+    """Whether both wheels are installed in this environment.
+
+    Args:
+        version_of: gives the version of an installed distribution, as `importlib.metadata.version`.
+    """
+    try:
+        return bool(version_of("onnxruntime") and version_of("onnxruntime-gpu"))
+    except PackageNotFoundError:
+        return False
+
+
+CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
+_LIBRARIES = {"cuda": "onnxruntime_providers_cuda", "tensorrt": "onnxruntime_providers_tensorrt"}
+_PROVIDERS = {"cuda": CUDA, "tensorrt": TENSORRT}
+
+
+def load_libraries() -> str:
+    """Load the CUDA and cuDNN libraries of NVIDIA's pip packages, where they are installed.
+
+    Returns:
+        What ONNX Runtime says about those that are missing. It prints this to stdout, which is kept
+        for results.
+    """
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        ort.preload_dlls()
+    return said.getvalue().strip()
+
+
+def gpu_is_present() -> bool:
+    """Whether ``--device auto`` means the GPU."""
+    return CUDA in ort.get_available_providers() and n_gpus() > 0
+
+
+def n_gpus() -> int:
+    """How many GPUs the NVIDIA driver lends this process; 0 without a driver."""
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return 0
+    return count.value
+
+
+def why_not(device: str) -> DeviceError | None:
+    """Why ``cuda`` or ``tensorrt`` cannot work here; None if nothing stands in the way."""
+    provider = _PROVIDERS[device]
+    if provider not in ort.get_available_providers():
+        return DeviceError(
+            f"this ONNX Runtime has no {provider}",
+            where=f"--device {device}",
+            expected="the package onnxruntime-gpu",
+            found=f"onnxruntime {ort.__version__} with {', '.join(ort.get_available_providers())}",
+            fix=f"{CLASH}, or use --device cpu."
+            if wheels_clash()
+            else "Uninstall onnxruntime and reinstall onnxruntime-gpu, or use --device cpu.",
+        )
+    if n_gpus() == 0:
+        return DeviceError(
+            "there is no GPU that the NVIDIA driver lends to this process",
+            where=f"--device {device}",
+            expected="a driver and at least one device, as nvidia-smi lists them",
+            found="none",
+            fix="Check nvidia-smi and CUDA_VISIBLE_DEVICES, or use --device cpu.",
+        )
+    missing = missing_library(device)
+    if missing is not None:
+        return DeviceError(
+            "a library of CUDA, cuDNN or TensorRT is missing",
+            where=f"--device {device}",
+            expected=f"those of CUDA {ort.cuda_version}, for which this ONNX Runtime is built",
+            found=missing,
+            fix="Install TensorRT's own package, or use --device cuda."
+            if device == "tensorrt"
+            else "Run pip install 'nrp-onnx[cuda]', or use --device cpu.",
+        )
+    return None
+
+
+def missing_library(device: str) -> str | None:
+    """What the loader says of the provider's library; None if it loads with all it needs."""
+    folder = Path(ort.__file__).parent / "capi"
+    prefix, suffix = ("", ".dll") if sys.platform == "win32" else ("lib", ".so")
+    try:
+        for name in ("onnxruntime_providers_shared", _LIBRARIES[device]):
+            ctypes.CDLL(str(folder / f"{prefix}{name}{suffix}"))
+    except OSError as error:
+        return str(error)
+    return None
+
 
 Device = Literal["auto", "cpu", "cuda", "tensorrt"]
 DEVICES = ("auto", "cpu", "cuda", "tensorrt")
@@ -81,7 +186,7 @@ def open_session(
 
 
 def _options(data_folder: Path | None, threads: int = 0) -> ort.SessionOptions:
-    options = external_data.session_options(data_folder)
+    options = weight_files.session_options(data_folder)
     options.intra_op_num_threads = threads
     # Threads that wait for work would spin, on the cores that decoding needs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

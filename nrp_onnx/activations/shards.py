@@ -13,13 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nrp_onnx.activations.layer_computation import Request, compute_layers
-from nrp_onnx.activations.layer_part import ROWS, forget_part
-from nrp_onnx.activations.shard_join import LayerFile, join_layer
+from nrp_onnx.activations.compute import Request, compute_layers
+from nrp_onnx.activations.images import Stimuli
+from nrp_onnx.activations.layer_file import layer_path, read_components, stored_facts
+from nrp_onnx.activations.layer_writer import ROWS, LayerFile, forget_part, join_layer
 from nrp_onnx.activations.space import check_space
-from nrp_onnx.activations.stimuli import Stimuli
-from nrp_onnx.activations.store import layer_path, stored_facts
-from nrp_onnx.activations.stored_components import read_components
 from nrp_onnx.backbone.feature_graph import Feature
 from nrp_onnx.backbone.model import load_backbone
 from nrp_onnx.backbone.preprocessing import Preprocessing

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from errno import ENOSPC
 from pathlib import Path
 
-from nrp_onnx.activations.layer_part import ROWS
+from nrp_onnx.activations.layer_writer import ROWS
 from nrp_onnx.backbone.feature_graph import Feature
 from nrp_onnx.backbone.reductions import fullest_within
 from nrp_onnx.errors import NrpOnnxError, OutputError

@@ -11,14 +11,13 @@ import onnxruntime as ort
 from onnx_ir.passes import common as passes
 from onnx_ir.tape import Tape
 
-from nrp_onnx.backbone.count_sketch import SEED
-from nrp_onnx.backbone.external_data import session_options, without_external_weights
-from nrp_onnx.backbone.layer_table import Layer, guess_layout
+from nrp_onnx.backbone.layers import Layer, guess_layout
 from nrp_onnx.backbone.model import Backbone
 from nrp_onnx.backbone.preprocessing import Preprocessing
 from nrp_onnx.backbone.preprocessing_nodes import append_preprocessing
-from nrp_onnx.backbone.reduction_nodes import append_reduction
+from nrp_onnx.backbone.reduction_nodes import SEED, append_reduction
 from nrp_onnx.backbone.reductions import Reduction
+from nrp_onnx.backbone.weight_files import session_options, without_external_weights
 from nrp_onnx.errors import ModelError
 from nrp_onnx.files import sha256_of_json
 
@@ -46,7 +45,7 @@ class Feature:
         """SHA-256 over all that can change these activations, the stimuli aside.
 
         Args:
-            computation: the layer's, of `nrp_onnx.backbone.computation.computation_digests`.
+            computation: the layer's, of `nrp_onnx.backbone.fingerprints.computation_digests`.
         """
         return sha256_of_json(
             [

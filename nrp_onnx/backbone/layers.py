@@ -1,80 +1,83 @@
-"""Finds the layers of an ONNX graph that carries no layer table."""
+"""The layer table: which tensors of an ONNX graph are layers, under the names their framework gave them.
 
-import onnx_ir as ir
+It travels in the model's ``metadata_props`` as JSON, so that a user can name layers as in the
+framework that made the model, whatever the exporter called the tensors.
+"""
 
-from nrp_onnx.backbone.layer_names import module_paths, tensor_names
-from nrp_onnx.backbone.layer_table import Layer, guess_layout
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 
-#: Operators that only move, copy or describe numbers: their outputs are no layers of their own.
-MOVING_OPS = frozenset(
-    [
-        "Cast",
-        "Dropout",
-        "Expand",
-        "Flatten",
-        "Gather",
-        "Identity",
-        "Pad",
-        "Reshape",
-        "Shape",
-        "Slice",
-        "Split",
-        "Squeeze",
-        "Transpose",
-        "Unsqueeze",
-    ]
-)
+from nrp_onnx.errors import ModelError
+
+LAYERS_KEY = "nrp_onnx.layers"
+PREPROCESSING_KEY = "nrp_onnx.preprocessing"
+SOURCE_KEY = "nrp_onnx.source"
+PARITY_KEY = "nrp_onnx.parity"
+
+#: Names of the axes after the batch axis: channels first, channels last, tokens, plain features.
+LAYOUTS = ("NCHW", "NHWC", "NTC", "NC")
 
 
-def image_dependent_nodes(model: ir.Model) -> list[ir.Node]:
-    """The nodes that compute from the image, in order; what only reads its shape is left out."""
-    initializers = set(model.graph.initializers)
-    reached = {value for value in model.graph.inputs if value.name not in initializers}
-    nodes = []
-    for node in model.graph:
-        if node.op_type != "Shape" and any(value in reached for value in node.inputs if value):
-            nodes.append(node)
-            reached.update(node.outputs)
-    return nodes
+@dataclass(frozen=True)
+class Layer:
+    """One layer of a backbone.
 
-
-def derive_layers(model: ir.Model) -> list[Layer]:
-    """The layer table of a graph: PyTorch module paths where its nodes carry them, else tensor names.
-
-    Candidates are the floating-point tensors of rank 2 to 4 that depend on the image, less those of
-    `MOVING_OPS`. Where nodes have module paths, the last tensor made inside a module is its output.
+    Attributes:
+        name: the framework's name of the layer (torch module path, Keras layer name, ...).
+        tensor: the name of the tensor in the ONNX graph.
+        shape: its shape for one image, without the batch axis; None where it is not known.
+        layout: ``NCHW``, ``NHWC``, ``NTC`` (tokens, then channels) or ``NC``; None where unknown.
+        op: the ONNX operator, or the framework's layer type, that makes it.
+        depth: its place in the order of computation, from 0.
     """
-    candidates = [
-        node
-        for node in image_dependent_nodes(model)
-        if node.op_type not in MOVING_OPS and _is_activation(node.outputs[0])
-    ]
-    by_module: dict[str, ir.Node] = {}
-    for node in candidates:
-        for path in module_paths(node):
-            by_module[path] = node
-    named = list(by_module.items())
-    if not named:
-        names = tensor_names([node.outputs[0].name or "" for node in candidates])
-        named = list(zip(names, candidates, strict=True))
-    order = {id(node): place for place, node in enumerate(candidates)}
-    named.sort(key=lambda pair: (order[id(pair[1])], -pair[0].count(".")))
-    layers = []
-    for depth, (name, node) in enumerate(named):
-        shape = _shape_of_one_image(node.outputs[0])
-        tensor = node.outputs[0].name or ""
-        layers.append(Layer(name, tensor, shape, guess_layout(shape), node.op_type, depth))
-    return layers
+
+    name: str
+    tensor: str
+    shape: tuple[int, ...] | None
+    layout: str | None
+    op: str
+    depth: int
+
+    @property
+    def n_features(self) -> int | None:
+        """Numbers an image has in this layer; None where the shape is not known."""
+        return None if self.shape is None else math.prod(self.shape)
 
 
-def _is_activation(value: ir.Value) -> bool:
-    if value.dtype is not None and not value.dtype.is_floating_point():
-        return False
-    return bool(value.name) and (value.shape is None or 2 <= len(value.shape) <= 4)
-
-
-def _shape_of_one_image(value: ir.Value) -> tuple[int, ...] | None:
-    if value.shape is None:
+def guess_layout(shape: Sequence[int] | None) -> str | None:
+    """The usual layout of an ONNX activation of this shape (without the batch axis)."""
+    if shape is None:
         return None
-    dims = [dim for dim in value.shape[1:] if isinstance(dim, int)]
-    return tuple(dims) if len(dims) == len(value.shape) - 1 else None
+    return {1: "NC", 2: "NTC", 3: "NCHW"}.get(len(shape))
+
+
+def layers_to_json(layers: Sequence[Layer]) -> str:
+    """The layer table as JSON: a list of objects with the attributes of `Layer`."""
+    return json.dumps([asdict(layer) for layer in layers], separators=(",", ":"))
+
+
+def layers_from_metadata(metadata: Mapping[str, str], where: object) -> list[Layer] | None:
+    """The layer table that a model's metadata holds, or None where it holds none.
+
+    Raises:
+        ModelError: if there is one and it cannot be read.
+    """
+    text = metadata.get(LAYERS_KEY)
+    if text is None:
+        return None
+    try:
+        rows = json.loads(text)
+        return [
+            Layer(**{**row, "shape": None if row["shape"] is None else tuple(row["shape"])})
+            for row in rows
+        ]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ModelError(
+            f"the layer table in the metadata key {LAYERS_KEY} is damaged",
+            where=where,
+            expected="a JSON list of layers",
+            found=error,
+            fix="Convert the model again.",
+        ) from None

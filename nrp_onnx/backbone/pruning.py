@@ -15,10 +15,9 @@ import onnx
 import onnx_ir as ir
 from onnx import numpy_helper
 
-from nrp_onnx.backbone.external_data import read_tensor, sha256_of_model
-from nrp_onnx.backbone.layer_table import SOURCE_KEY
+from nrp_onnx.backbone.layers import SOURCE_KEY
 from nrp_onnx.backbone.model import read_onnx, simplified
-from nrp_onnx.backbone.model_files import save_model
+from nrp_onnx.backbone.weight_files import read_tensor, save_model, sha256_of_model
 from nrp_onnx.errors import ModelError, OptionError
 
 #: Operators with weights, and the places of their inputs that can hold them.

@@ -1,0 +1,1 @@
+"""What a score leaves to be used elsewhere: head, predictor and scorer as ONNX."""

@@ -8,21 +8,21 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from nrp_onnx.activations.layer_activations import LayerActivations
+from nrp_onnx.activations.layer_file import LayerActivations
 from nrp_onnx.backbone.feature_graph import Feature, build_feature_graph
 from nrp_onnx.backbone.model import Backbone
 from nrp_onnx.backbone.preprocessing import Preprocessing
 from nrp_onnx.errors import ModelError
 from nrp_onnx.export.folded_head import FoldedHead
-from nrp_onnx.export.onnx_head import (
+from nrp_onnx.export.onnx_models import (
     SCORES_KEY,
     SITES_KEY,
     UNITS_KEY,
     head_model,
     predictor_model,
     save_model,
+    scorer_model,
 )
-from nrp_onnx.export.onnx_scorer import scorer_model
 from nrp_onnx.recordings import Recordings
 
 HEAD, PREDICTOR, SCORER = "head.onnx", "predictor.onnx", "scorer.onnx"

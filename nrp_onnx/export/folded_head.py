@@ -6,11 +6,11 @@ from functools import partial
 
 import numpy as np
 
-from nrp_onnx.activations.layer_activations import LayerActivations
-from nrp_onnx.predictor.basis import Basis
-from nrp_onnx.predictor.cores import map_on_cores
-from nrp_onnx.predictor.layer_span import FEATURES_A_BLOCK
+from nrp_onnx.activations.layer_file import LayerActivations
+from nrp_onnx.predictor.directions import Basis
+from nrp_onnx.predictor.image_products import FEATURES_A_BLOCK
 from nrp_onnx.predictor.nrp_predictor import NrpPredictor
+from nrp_onnx.threads import map_on_cores
 
 Dense = tuple[np.ndarray, np.ndarray]
 

@@ -1,0 +1,1 @@
+"""The neural response predictor: heads, their search and training, and the linear baselines."""

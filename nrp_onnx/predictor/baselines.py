@@ -9,20 +9,71 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+from ikpls.numpy import PLS
 
-from nrp_onnx.predictor.arc_cosine import arc_cosine
-from nrp_onnx.predictor.cores import map_on_cores
-from nrp_onnx.predictor.joined_span import (
+from nrp_onnx.predictor.image_products import (
     JoinedSpan,
+    LayerSpan,
     Spectrum,
+    centred,
     join_layers,
     spectrum_of_products,
 )
-from nrp_onnx.predictor.layer_span import LayerSpan, centred
 from nrp_onnx.predictor.linear_path import LinearPath
-from nrp_onnx.predictor.missing import response_patterns
-from nrp_onnx.predictor.pls import predict_pls
-from nrp_onnx.predictor.ridge import Responses, fit_ridge
+from nrp_onnx.predictor.ridge import Responses, fit_ridge, response_patterns
+from nrp_onnx.threads import map_on_cores
+
+
+def arc_cosine(products: np.ndarray) -> np.ndarray:
+    """k(x, y) = |x| |y| (sin t + (pi - t) cos t) / pi, with t the angle between x and y.
+
+    Cho & Saul 2009, equation 6 with n = 1. It is what a hidden layer of ReLUs with random weights
+    makes of inner products as its width grows, so kernel ridge with it is such a network whose last
+    layer alone is trained: a non-linear yardstick without any choice of sizes or rates.
+
+    Args:
+        products: float64 (n, n), inner products of the images.
+
+    Returns:
+        float64 (n, n).
+    """
+    lengths = np.sqrt(np.maximum(products.diagonal(), 0))
+    both = np.outer(lengths, lengths)
+    cosine = np.divide(products, both, out=np.zeros_like(products), where=both > 0)
+    np.clip(cosine, -1, 1, out=cosine)
+    # sin t = sqrt(1 - cos^2 t); taken so that no two large arrays more are held.
+    kernel: np.ndarray = np.arccos(cosine)
+    np.subtract(np.pi, kernel, out=kernel)
+    kernel *= cosine
+    np.square(cosine, out=cosine)
+    np.subtract(1, cosine, out=cosine)
+    kernel += np.sqrt(cosine, out=cosine)
+    kernel *= both
+    kernel /= np.pi
+    return kernel
+
+
+PLS_COMPONENTS = 25
+
+
+def predict_pls(x: np.ndarray, y: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """Fit `PLS_COMPONENTS` components, or as many as there are directions, and predict.
+
+    Args:
+        x: training coordinates (n_train, r), r > 0; the result is computed in their dtype. They are
+            overwritten, and so is ``y``.
+        y: training responses (n_train, n_sites) of the same dtype, none missing.
+        new: (n_new, r).
+
+    Returns:
+        Array (n_new, n_sites) of the dtype of ``x``.
+    """
+    components = min(PLS_COMPONENTS, x.shape[1], len(x) - 1)
+    model = PLS(algorithm=1, scale_X=False, scale_Y=False, copy=False, dtype=x.dtype.type)
+    model.fit(x, y, components)
+    predicted: np.ndarray = model.predict(new, n_components=components)
+    return predicted.reshape(len(new), y.shape[1])
+
 
 LINEAR_BASELINES = ("mean", "ols", "ridge", "pls")
 BASELINES = (*LINEAR_BASELINES, "kernel")

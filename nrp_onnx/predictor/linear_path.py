@@ -9,13 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nrp_onnx.activations.layer_activations import LayerActivations
-from nrp_onnx.predictor.basis import weights_of_features
-from nrp_onnx.predictor.cores import one_blas_thread
-from nrp_onnx.predictor.joined_span import JoinedSpan, join_layers
-from nrp_onnx.predictor.layer_span import LayerSpan
-from nrp_onnx.predictor.missing import response_patterns
-from nrp_onnx.predictor.ridge import Responses, Ridge, fit_ridge
+from nrp_onnx.activations.layer_file import LayerActivations
+from nrp_onnx.predictor.directions import weights_of_features
+from nrp_onnx.predictor.image_products import JoinedSpan, LayerSpan, join_layers
+from nrp_onnx.predictor.ridge import Responses, Ridge, fit_ridge, response_patterns
+from nrp_onnx.threads import one_blas_thread
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,10 +1,25 @@
-"""Ridge regression of all sites at once from one spectrum; alpha per site by leave-one-out."""
+"""Ridge regression of all sites from one spectrum; alpha per site by leave-one-out."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from nrp_onnx.predictor.joined_span import Spectrum
+from nrp_onnx.predictor.image_products import Spectrum
+
+
+def response_patterns(there: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Places of images, and of the sites that have responses to just these.
+
+    Args:
+        there: bool (n_images, n_sites).
+    """
+    sites_of: dict[bytes, list[int]] = {}
+    for site, packed in enumerate(np.packbits(there, axis=0).T):
+        sites_of.setdefault(packed.tobytes(), []).append(site)
+    for sites in sites_of.values():
+        yield np.flatnonzero(there[:, sites[0]]), np.array(sites)
+
 
 #: Times the mean square length of a training image, so that they fit any scale.
 ALPHAS = np.logspace(-4, 4, 17)

@@ -9,10 +9,10 @@ import numpy as np
 from torch import Tensor
 
 from nrp_onnx.files import sha256_of_json
-from nrp_onnx.predictor.job import Job, TrainedHead, TrainingPlan, Trial
+from nrp_onnx.predictor.head import Job, TrainedHead, TrainingPlan, Trial
 from nrp_onnx.predictor.search_space import LayerSet, SearchSpace
 from nrp_onnx.predictor.training import train_heads
-from nrp_onnx.predictor.trial_record import TrialRecord
+from nrp_onnx.predictor.trials import TrialRecord
 
 
 @dataclass(frozen=True)

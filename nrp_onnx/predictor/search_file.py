@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 
 from nrp_onnx.errors import OptionError
-from nrp_onnx.predictor.losses import LOSSES
 from nrp_onnx.predictor.search_space import LAYER_SETS, PRESETS, SearchSpace
+from nrp_onnx.predictor.training import LOSSES
 
 _SUFFIXES = (".yaml", ".yml", ".json")
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import product
 from typing import Any
 
-from nrp_onnx.predictor.job import HeadConfig, Job, TrainingPlan
+from nrp_onnx.predictor.head import HeadConfig, Job, TrainingPlan
 
 #: What ``layers`` of a search may name.
 LAYER_SETS = ("all", "each", "greedy")

@@ -7,9 +7,8 @@ from typing import Any
 
 from nrp_onnx.errors import RecordingsError
 from nrp_onnx.files import write_json
-from nrp_onnx.recordings.problems import Report
-from nrp_onnx.recordings.types import Recordings
-from nrp_onnx.recordings.visual_degrees import DEGREES, is_degrees
+from nrp_onnx.recordings.checks import Report
+from nrp_onnx.recordings.recordings import DEGREES, Recordings, is_degrees
 
 FORMAT_VERSION = 1
 

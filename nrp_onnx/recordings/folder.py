@@ -1,4 +1,4 @@
-"""The folder format of recordings: images, two CSV tables, responses in Parquet, facts in JSON.
+"""The folder format of recordings: read, written, and checked as a whole.
 
 stimuli/             images
 stimuli.csv          stimulus_id, filename (inside stimuli/), any labels
@@ -10,15 +10,15 @@ noise_free.parquet   stimulus_id, rates: the truth of a simulation, where there 
 
 import shutil
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from nrp_onnx.errors import OutputError, RecordingsError
 from nrp_onnx.files import whole_folder
-from nrp_onnx.recordings.facts import read_facts, write_facts
-from nrp_onnx.recordings.problems import (
+from nrp_onnx.progress import progress_bar
+from nrp_onnx.recordings.checks import (
     Report,
     Sources,
     check_recordings,
@@ -28,9 +28,11 @@ from nrp_onnx.recordings.problems import (
     raise_problem,
     some,
 )
+from nrp_onnx.recordings.facts import read_facts, write_facts
+from nrp_onnx.recordings.image_files import check_image, leaves_folder
+from nrp_onnx.recordings.recordings import Recordings
 from nrp_onnx.recordings.rows import read_rows, write_rows
 from nrp_onnx.recordings.tables import Table, read_table, write_table
-from nrp_onnx.recordings.types import Recordings
 
 STIMULI, SITES, RESPONSES = "stimuli.csv", "sites.csv", "responses.parquet"
 FACTS, NOISE_FREE = "recordings.json", "noise_free.parquet"
@@ -172,16 +174,6 @@ def read_folder(folder: Path, report: Report) -> Recordings | None:
     return recordings
 
 
-def leaves_folder(filename: str) -> bool:
-    """Whether a file name is absolute or climbs out of the folder that it is relative to."""
-    windows = PureWindowsPath(filename)
-    return (
-        PurePosixPath(filename).is_absolute()
-        or bool(windows.drive or windows.root)
-        or ".." in windows.parts
-    )
-
-
 def _check_filenames(stimuli: Table, folder: Path, report: Report) -> None:
     filenames = stimuli.columns["filename"]
     if outside := [filename for filename in filenames if leaves_folder(filename)]:
@@ -254,3 +246,23 @@ def _read_noise_free(
     ordered = np.empty_like(rates)
     ordered[places] = rates
     return ordered
+
+
+def validate_recordings(folder: Path) -> list[str]:
+    """All problems of a recordings folder, one line each; every image is decoded."""
+    folder = Path(folder)
+    problems: list[RecordingsError] = []
+    read_folder(folder, problems.append)
+    # Also where another part of the folder is so wrong that there are no recordings.
+    stimuli = read_table(folder / STIMULI, ("filename",), lambda problem: None)
+    filenames = () if stimuli is None else stimuli.columns["filename"]
+    images = [folder / "stimuli" / name for name in filenames if not leaves_folder(name)]
+    with progress_bar("Decoding the images", len(images)) as advance:
+        for path in images:
+            try:
+                if path.is_file():
+                    check_image(path.read_bytes(), path)
+            except RecordingsError as problem:
+                problems.append(problem)
+            advance(1)
+    return [str(problem) for problem in problems]

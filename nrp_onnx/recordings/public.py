@@ -13,11 +13,11 @@ from pathlib import Path
 
 from nrp_onnx.errors import OutputError, RecordingsError
 from nrp_onnx.notes import Notes
-from nrp_onnx.recordings.cache import CACHE_VARIABLE, cache_folder
 from nrp_onnx.recordings.download import DownloadError, download, has_its_hash
 from nrp_onnx.recordings.folder import FACTS, load_recordings
+from nrp_onnx.recordings.recordings import Recordings
+from nrp_onnx.recordings.registry import CACHE_VARIABLE, cache_folder
 from nrp_onnx.recordings.registry_entry import Entry, PublicFile
-from nrp_onnx.recordings.types import Recordings
 
 #: What an importer is told of an entry, as far as it has such an argument.
 _FROM_ENTRY = ("name", "licence", "citation", "visual_degrees", "stratify_on")
@@ -132,7 +132,7 @@ def in_megabytes(n_bytes: int | None) -> str:
 
 def _importer(entry: Entry) -> Callable[[dict[str, Path], Path, Notes], Recordings]:
     """The importer of an entry with its options, which are checked here: before a download."""
-    from nrp_onnx.recordings.brainio import import_brainio
+    from nrp_onnx.recordings.importers.brainio import import_brainio
 
     known = [
         name

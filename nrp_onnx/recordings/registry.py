@@ -14,9 +14,20 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import platformdirs
+
 from nrp_onnx.errors import NrpOnnxError, RecordingsError
 from nrp_onnx.notes import Notes
 from nrp_onnx.recordings.registry_entry import Entry, check_name, read_entry
+
+CACHE_VARIABLE = "NRP_ONNX_CACHE"
+
+
+def cache_folder() -> Path:
+    """The folder of what is kept between runs; the variable NRP_ONNX_CACHE moves it."""
+    chosen = os.environ.get(CACHE_VARIABLE)
+    return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("nrp_onnx")
+
 
 REGISTRY_VARIABLE = "NRP_ONNX_REGISTRY"
 GROUP = "nrp_onnx.recordings"

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from nrp_onnx.errors import RecordingsError
 from nrp_onnx.files import sha256_of_json
-from nrp_onnx.recordings.visual_degrees import DEGREES, is_degrees
+from nrp_onnx.recordings.recordings import DEGREES, is_degrees
 
 #: The files that each importer takes.
 ROLES = {"brainio": ("assembly", "stimuli", "images")}

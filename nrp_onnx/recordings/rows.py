@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from nrp_onnx.errors import RecordingsError
-from nrp_onnx.recordings.problems import Report
+from nrp_onnx.recordings.checks import Report
 
 _ROWS_A_GROUP = 1024
 _SITES_KEY = b"nrp_onnx.sites"

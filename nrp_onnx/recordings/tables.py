@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nrp_onnx.errors import RecordingsError
-from nrp_onnx.recordings.problems import Report, raise_problem
+from nrp_onnx.recordings.checks import Report, raise_problem
 
 
 @dataclass(frozen=True)

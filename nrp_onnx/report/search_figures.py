@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow.parquet as pq
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from nrp_onnx.report.run_words import is_simulated
 from nrp_onnx.report.style import BASELINE, HEAD, NamedFigure, panel, set_title
-from nrp_onnx.scoring.finished_run import FinishedRun
+from nrp_onnx.report.words import is_simulated
+from nrp_onnx.scoring.result import FinishedRun
 from nrp_onnx.scoring.run_folder import TRIALS_FILE
 
 #: Rows of trials.parquet.

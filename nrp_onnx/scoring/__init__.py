@@ -1,0 +1,1 @@
+"""Scores: splits, fits of each fold, numbers with intervals, and the folder of a run."""

@@ -2,16 +2,16 @@
 
 from dataclasses import replace
 
+from nrp_onnx.backbone.choose_layers import select_layers
 from nrp_onnx.backbone.feature_graph import Feature, with_known_shapes
 from nrp_onnx.backbone.model import Backbone
 from nrp_onnx.backbone.preprocessing import PRESETS, Preprocessing, read_preprocessing
 from nrp_onnx.backbone.preprocessing_nodes import check_fits
 from nrp_onnx.backbone.reductions import choose_reductions
-from nrp_onnx.backbone.selection import select_layers
 from nrp_onnx.errors import OptionError
 from nrp_onnx.notes import Notes
 from nrp_onnx.recordings import Recordings
-from nrp_onnx.recordings.visual_degrees import check_degrees
+from nrp_onnx.recordings.recordings import check_degrees
 from nrp_onnx.scoring.splits import Fold, held_out_split, outer_folds
 
 

@@ -9,9 +9,13 @@ from typing import Any
 import numpy as np
 
 from nrp_onnx.errors import OptionError, RunError
-from nrp_onnx.scoring.finished_run import FinishedRun, read_run
-from nrp_onnx.scoring.metrics import bootstrap_means, mean_absolute_error, percentile_interval
-from nrp_onnx.scoring.paired import compare_errors
+from nrp_onnx.scoring.result import FinishedRun, read_run
+from nrp_onnx.statistics import (
+    bootstrap_means,
+    compare_errors,
+    mean_absolute_error,
+    percentile_interval,
+)
 
 
 def compare_runs(folders: Sequence[Path], seed: int = 0) -> dict[str, Any]:

@@ -14,21 +14,18 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from nrp_onnx.activations.extraction import extract_activations
-from nrp_onnx.activations.remote_folder import folder_of
-from nrp_onnx.activations.store import StoredLayer
+from nrp_onnx.activations.extract import extract_activations
+from nrp_onnx.activations.layer_file import StoredLayer
+from nrp_onnx.activations.remote import folder_of
 from nrp_onnx.backbone.model import Backbone
 from nrp_onnx.engine import Engine
 from nrp_onnx.export.exported_fold import check_exported_head, export_fold
 from nrp_onnx.export.folded_head import fold_head, used_layers
 from nrp_onnx.files import safe_name, write_json
 from nrp_onnx.notes import Notes
-from nrp_onnx.predictor.cores import one_blas_thread
 from nrp_onnx.predictor.search_space import SearchSpace
-from nrp_onnx.predictor.trial_record import TrialRecord
+from nrp_onnx.predictor.trials import TrialRecord
 from nrp_onnx.recordings import Recordings
-from nrp_onnx.scoring.brainscore import brainscore, choose_splits
-from nrp_onnx.scoring.ceilings import add_ceilings
 from nrp_onnx.scoring.choices import (
     choose_features,
     choose_folds,
@@ -36,9 +33,9 @@ from nrp_onnx.scoring.choices import (
     choose_preprocessing,
     choose_visual_degrees,
 )
-from nrp_onnx.scoring.fitting import fit_folds, notes_on_layers, spans_of
-from nrp_onnx.scoring.predictions import write_predictions
-from nrp_onnx.scoring.regions import notes_on_seeds, score_regions
+from nrp_onnx.scoring.folds import fit_folds, notes_on_layers, spans_of
+from nrp_onnx.scoring.metrics.brainscore import brainscore, choose_splits
+from nrp_onnx.scoring.regions import add_ceilings, notes_on_seeds, score_regions
 from nrp_onnx.scoring.run_folder import (
     PREDICTIONS_FILE,
     RESULT_FILE,
@@ -46,8 +43,10 @@ from nrp_onnx.scoring.run_folder import (
     TRIALS_FILE,
     claim_folder,
     run_fingerprint,
+    write_predictions,
 )
 from nrp_onnx.scoring.splits import PAPER_PARTS, VALIDATION_SHARE, stratification
+from nrp_onnx.threads import one_blas_thread
 
 SCHEMA_VERSION = 1
 _PACKAGES = ("nrp-onnx", "numpy", "onnx", "onnx-ir", "torch", "scikit-learn", "ikpls", "pyarrow")
@@ -94,7 +93,7 @@ def run_score(
     timings: dict[str, float],
     keep_model: bool,
 ) -> dict[str, Any]:
-    """Score a backbone; see `nrp_onnx.main_job.score`.
+    """Score a backbone; see `nrp_onnx.api.score`.
 
     Args:
         space: that ``options.search`` names.

@@ -1,11 +1,18 @@
-"""The output folder: it holds one run, and says which."""
+"""The output folder of a run, and the predictions in it."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from nrp_onnx.errors import OutputError
-from nrp_onnx.files import sha256_of_json, write_json
+from nrp_onnx.files import sha256_of_json, whole_file, write_json
+from nrp_onnx.recordings import Recordings
+from nrp_onnx.scoring.splits import Fold
 
 RUN_FILE, RESULT_FILE = "run.json", "result.json"
 PREDICTIONS_FILE, SITES_FILE, TRIALS_FILE = "predictions.parquet", "sites.csv", "trials.parquet"
@@ -70,3 +77,30 @@ def run_fingerprint(settings: dict[str, Any]) -> str:
 def _short(value: object) -> str:
     text = str(value)
     return text if len(text) <= 40 else text[:12] + "..."
+
+
+SITES_KEY, REGIONS_KEY = "nrp_onnx.sites", "nrp_onnx.regions"
+NEVER_HELD_OUT = -1
+
+
+def write_predictions(
+    path: Path, recordings: Recordings, folds: Sequence[Fold], predictions: dict[str, np.ndarray]
+) -> None:
+    """Write stimulus_id, fold, the recorded averages and each predictor's rates, in recorded units.
+
+    The fold of an image that is never held out is `NEVER_HELD_OUT`, and its rates are missing. The
+    metadata name sites and regions.
+    """
+    fold_of = np.full(recordings.n_stimuli, NEVER_HELD_OUT, np.int32)
+    for number, fold in enumerate(folds):
+        fold_of[fold.test] = number
+    columns = {"stimulus_id": pa.array(recordings.stimulus_ids, pa.string()), "fold": fold_of}
+    for name, rates in {"recorded": recordings.averages, **predictions}.items():
+        flat = pa.array(np.ascontiguousarray(rates, np.float32).ravel())
+        columns[name] = pa.FixedSizeListArray.from_arrays(flat, recordings.n_sites)
+    sites = {SITES_KEY: list(recordings.site_ids), REGIONS_KEY: list(recordings.regions)}
+    table = pa.table(columns).replace_schema_metadata(
+        {key: json.dumps(value) for key, value in sites.items()}
+    )
+    with whole_file(path) as part:
+        pq.write_table(table, part, use_dictionary=False)

@@ -1,0 +1,1 @@
+"""Studies: experiments over many scores, each with its figure and table."""

@@ -11,15 +11,15 @@ from PIL import Image
 from torch import Tensor, nn
 
 from nrp_onnx.activations.images import decode_image
+from nrp_onnx.api import ScoreOptions, score
 from nrp_onnx.backbone.preprocessing import PRESETS
 from nrp_onnx.errors import OptionError
-from nrp_onnx.main_job import ScoreOptions, score
 from nrp_onnx.notes import Notes
 from nrp_onnx.progress import progress_bar
 from nrp_onnx.recordings import Recordings, open_recordings
-from nrp_onnx.recordings.types import STRATIFY_ON
+from nrp_onnx.recordings.recordings import STRATIFY_ON
 from nrp_onnx.report.page import write_report
-from nrp_onnx.report.table import print_table, score_table
+from nrp_onnx.report.terminal import print_table, score_table
 from nrp_onnx.scoring.run_folder import REPORT_FILE
 
 _WIDTHS = (16, 32, 64, 96)
@@ -77,7 +77,7 @@ def run_demo(out: Path, choice: str) -> dict[str, dict[str, Any]]:
         f"Trained on the objects: {accuracy:.0%} of new images right (chance {1 / len(set(labels)):.0%})"
     )
     # Converters are plug-ins: core code reaches them by name only.
-    converter = importlib.import_module("nrp_onnx.converters.torch")
+    converter = importlib.import_module("nrp_converters.torch.modules")
     results = {}
     for name, network in (("trained", trained), ("untrained", untrained)):
         path = out / f"{name}.onnx"

@@ -13,24 +13,23 @@ from typing import Any
 
 import numpy as np
 
-from nrp_onnx.activations.extraction import extract_activations
-from nrp_onnx.activations.store import StoredLayer, layer_path
+from nrp_onnx.activations.extract import extract_activations
+from nrp_onnx.activations.layer_file import StoredLayer, layer_path
 from nrp_onnx.backbone.model import load_backbone
 from nrp_onnx.errors import OptionError
 from nrp_onnx.files import sha256_of_json, write_json
 from nrp_onnx.notes import Notes
-from nrp_onnx.predictor.layer_span import LayerSpan, read_span
+from nrp_onnx.predictor.image_products import LayerSpan, read_span
 from nrp_onnx.predictor.search_file import read_search
 from nrp_onnx.predictor.search_space import SearchSpace
-from nrp_onnx.predictor.trial_record import TrialRecord
+from nrp_onnx.predictor.trials import TrialRecord
 from nrp_onnx.progress import progress_bar
 from nrp_onnx.recordings import Recordings, open_recordings
-from nrp_onnx.recordings.simulation.layer_sites import simulate_from_layer
+from nrp_onnx.recordings.simulation.sites import simulate_from_layer
 from nrp_onnx.scoring.choices import choose_features, choose_preprocessing
-from nrp_onnx.scoring.fitting import fit_folds, site_scaling
+from nrp_onnx.scoring.folds import fit_folds, site_scaling
 from nrp_onnx.scoring.splits import Fold, held_out_split
-from nrp_onnx.studies.recovery_populations import Population, read_population, write_population
-from nrp_onnx.studies.recovery_summary import summary
+from nrp_onnx.studies.recovery_summary import Population, read_population, summary, write_population
 
 RECOVERY_FILE = "recovery.json"
 

@@ -1,13 +1,72 @@
-"""What a recovery study shows: who ranks first, and how much more the NRP head explains than ridge."""
+"""Model recovery in numbers: a scored population, the summary over all, the table."""
 
+import zipfile
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.table import Table
 
-from nrp_onnx.scoring.metrics import bootstrap_means
-from nrp_onnx.scoring.paired import compare_errors, explainable_removed
-from nrp_onnx.studies.recovery_populations import Population
+from nrp_onnx.files import whole_file
+from nrp_onnx.statistics import bootstrap_means, compare_errors, explainable_removed
+
+
+@dataclass(frozen=True, eq=False)
+class Population:
+    """Simulated sites that read one layer, and how every candidate predicts them.
+
+    Attributes:
+        source: the name of the candidate that they read.
+        floor: the MAE of the true rates on the held-out images, in z units.
+        errors: for each candidate and predictor, predicted - recorded in z units, float64
+            (n_test, n_sites).
+    """
+
+    source: str
+    floor: float
+    errors: dict[str, dict[str, np.ndarray]]
+
+    def mae(self, candidate: str, predictor: str) -> float:
+        """The mean absolute error of a predictor from a candidate layer."""
+        return float(np.abs(self.errors[candidate][predictor]).mean())
+
+
+def write_population(path: Path, fingerprint: str, population: Population) -> None:
+    """Write a population as .npz, whole or not at all.
+
+    Args:
+        fingerprint: of all that decides it.
+    """
+    names = [(c, p) for c, found in population.errors.items() for p in found]
+    arrays: dict[str, Any] = {
+        f"errors_{i}": population.errors[c][p] for i, (c, p) in enumerate(names)
+    }
+    with whole_file(path) as part, part.open("wb") as file:
+        np.savez_compressed(
+            file,
+            fingerprint=fingerprint,
+            source=population.source,
+            floor=population.floor,
+            names=np.array(names),
+            **arrays,
+        )
+
+
+def read_population(path: Path, fingerprint: str) -> Population | None:
+    """The population in a file; None where there is none, or one of another fingerprint."""
+    try:
+        with np.load(path, allow_pickle=False) as held:
+            if str(held["fingerprint"]) != fingerprint:
+                return None
+            errors: dict[str, dict[str, np.ndarray]] = {}
+            for place, (candidate, predictor) in enumerate(held["names"].tolist()):
+                errors.setdefault(candidate, {})[predictor] = held[f"errors_{place}"]
+            return Population(str(held["source"]), float(held["floor"]), errors)
+    except (FileNotFoundError, zipfile.BadZipFile, KeyError, ValueError):
+        return None
+
 
 #: Predictors whose rankings are shown side by side.
 RANKED = ("nrp", "ridge", "pls")
@@ -69,3 +128,45 @@ def summary(populations: Sequence[Population], seed: int) -> dict[str, Any]:
         },
         "populations": rows,
     }
+
+
+_NAMES = {"nrp": "NRP head", "ridge": "ridge", "pls": "PLS-25"}
+
+
+def recovery_lines(result: dict[str, Any]) -> list[str]:
+    """The findings in words: who is found, and by how much the NRP head errs less than ridge."""
+    total, paired = result["n_populations"], result["at_source"]["nrp_less_ridge"]
+    low, high = paired["ci95"]
+    return [
+        *(
+            f"{_NAMES[name]}: the true source ranks first at {right} of {total} populations"
+            for name, right in result["first"].items()
+        ),
+        f"At the true source, NRP head less ridge: {paired['difference']:+.4f} z, 95 % {low:+.4f} to "
+        f"{high:+.4f}; less error at {paired['wins']} of {paired['n_sites']} sites (SIMULATED)",
+    ]
+
+
+def confusion_table(result: dict[str, Any], predictor: str) -> Table:
+    """How often each candidate (column) ranks first for sites of a source (row)."""
+    names = result["candidates"]
+    table = Table(title=f"{_NAMES[predictor]}  SIMULATED")
+    table.add_column("source")
+    for place in range(len(names)):
+        table.add_column(str(place + 1), justify="right")
+    for place, (name, row) in enumerate(zip(names, result["confusion"][predictor], strict=True)):
+        cells = [str(count) if count else "." for count in row]
+        cells[place] = f"[bold]{cells[place]}[/bold]"
+        table.add_row(f"{place + 1} {name}", *cells)
+    return table
+
+
+def removed_table(result: dict[str, Any]) -> Table:
+    """The share of the explainable error that each predictor removes at the true source."""
+    found = result["at_source"]
+    table = Table(title="SIMULATED")
+    table.add_column("predictor")
+    table.add_column("explainable error removed", justify="right")
+    for name, share in found["explainable_removed"].items():
+        table.add_row(_NAMES[name], f"{share:.1%}")
+    return table

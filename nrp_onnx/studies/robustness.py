@@ -11,17 +11,23 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from nrp_onnx.api import ScoreOptions
 from nrp_onnx.errors import NrpOnnxError, OptionError
 from nrp_onnx.files import write_json
-from nrp_onnx.main_job import ScoreOptions
 from nrp_onnx.notes import Notes
 from nrp_onnx.recordings import Recordings
-from nrp_onnx.report.robustness_figure import robustness_figure
-from nrp_onnx.report.study_figures import save_study_figure
+from nrp_onnx.report.figures import save_study_figure
+from nrp_onnx.statistics import rank_correlation
 from nrp_onnx.studies.gradients import gradient_of_backbone
-from nrp_onnx.studies.rank_correlation import rank_correlation
-from nrp_onnx.studies.records import record_of, study_facts, write_csv
-from nrp_onnx.studies.scored_models import ScoredModels, given_models, score_models
+from nrp_onnx.studies.robustness_report import robustness_figure
+from nrp_onnx.studies.scored_models import (
+    ScoredModels,
+    given_models,
+    record_of,
+    score_models,
+    study_facts,
+    write_csv,
+)
 from nrp_onnx.studies.sensitivity import measured_sensitivity
 
 
@@ -43,7 +49,7 @@ def study_robustness(
         levels: deviations of the noise, in grey levels of 255.
         n_images: how many of the stimuli the noise is added to, drawn from the seed; all of them
             where there are fewer.
-        fgsm: levels of FGSM (see `nrp_onnx.studies.fgsm`), in grey levels of 255.
+        fgsm: levels of FGSM (see `nrp_onnx.studies.gradients`), in grey levels of 255.
         sources: for FGSM, the PyTorch networks that files were made from, by the files' names without
             ``.onnx``; others are made anew from what their files say, where that is enough.
 

@@ -7,28 +7,27 @@ from typing import Any
 
 import numpy as np
 
+from nrp_converters.converted_model import ClassGradient
 from nrp_onnx.activations.components import with_components
+from nrp_onnx.activations.compute import Request
 from nrp_onnx.activations.images import decode_image
-from nrp_onnx.activations.layer_computation import Request
-from nrp_onnx.activations.perturbed_distances import (
+from nrp_onnx.api import ScoreOptions
+from nrp_onnx.backbone.feature_graph import Feature, with_known_shapes
+from nrp_onnx.backbone.model import Backbone, load_backbone
+from nrp_onnx.backbone.preprocessing import Preprocessing, preprocessing_from_json
+from nrp_onnx.backbone.reductions import read_reduction
+from nrp_onnx.errors import ModelError
+from nrp_onnx.files import sha256_of_json, write_json
+from nrp_onnx.notes import Notes
+from nrp_onnx.recordings import Recordings
+from nrp_onnx.statistics import percentile_interval
+from nrp_onnx.studies.gradients import Fgsm, check_same_network
+from nrp_onnx.studies.perturbed_distances import (
     GaussianNoise,
     Perturbation,
     PerturbedDistances,
     measure_distances,
 )
-from nrp_onnx.backbone.feature_graph import Feature, with_known_shapes
-from nrp_onnx.backbone.model import Backbone, load_backbone
-from nrp_onnx.backbone.preprocessing import Preprocessing, preprocessing_from_json
-from nrp_onnx.backbone.reductions import read_reduction
-from nrp_onnx.converters.converted_model import ClassGradient
-from nrp_onnx.errors import ModelError
-from nrp_onnx.files import sha256_of_json, write_json
-from nrp_onnx.main_job import ScoreOptions
-from nrp_onnx.notes import Notes
-from nrp_onnx.recordings import Recordings
-from nrp_onnx.scoring.metrics import percentile_interval
-from nrp_onnx.studies.fgsm import Fgsm
-from nrp_onnx.studies.gradients import check_same_network
 
 _N_RESAMPLES = 2000
 #: Images on which a network with gradients has to give the backbone's scores.

@@ -7,16 +7,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from nrp_onnx.api import ScoreOptions
 from nrp_onnx.errors import OptionError
 from nrp_onnx.files import write_json
-from nrp_onnx.main_job import ScoreOptions
 from nrp_onnx.notes import Notes
 from nrp_onnx.recordings import Recordings
-from nrp_onnx.report.study_figures import save_study_figure
-from nrp_onnx.report.table1_figures import table1_figures
-from nrp_onnx.studies.rank_correlation import rank_correlation
-from nrp_onnx.studies.records import record_of, study_facts, write_csv
-from nrp_onnx.studies.scored_models import StudiedModel, given_models, score_models
+from nrp_onnx.report.figures import save_study_figure
+from nrp_onnx.statistics import rank_correlation
+from nrp_onnx.studies.scored_models import (
+    StudiedModel,
+    given_models,
+    record_of,
+    score_models,
+    study_facts,
+    write_csv,
+)
+from nrp_onnx.studies.table1_figures import table1_figures
 
 WEIGHTS = ("imagenet", "none")
 
@@ -93,9 +99,7 @@ def study_table1(
 
 def _paper_networks() -> Sequence[Any]:
     # Converters are plug-ins: core code reaches them by name only.
-    networks: Sequence[Any] = importlib.import_module(
-        "nrp_onnx.converters.paper_networks"
-    ).PAPER_NETWORKS
+    networks: Sequence[Any] = importlib.import_module("nrp_converters.paper").PAPER_NETWORKS
     return networks
 
 
@@ -104,10 +108,10 @@ def _converted(
     network: Any, folder: Path, weights: str | None, options: ScoreOptions
 ) -> Iterator[Path]:
     """The network's file, made unless it is there."""
-    request = importlib.import_module("nrp_onnx.converters.request").Request(
+    request = importlib.import_module("nrp_converters.request").Request(
         weights="none" if weights == "none" else None, seed=options.seed, notes=Notes()
     )
-    conversion = importlib.import_module("nrp_onnx.converters.paper_conversion")
+    conversion = importlib.import_module("nrp_converters.paper")
     (path,) = conversion.convert_paper_networks(
         folder, request, networks=[network], say=Notes().say
     )

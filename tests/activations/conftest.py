@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nrp_onnx.activations.store import StoredLayer
-from nrp_onnx.extract import ExtractOptions, extract
+from nrp_onnx.activations.layer_file import StoredLayer
+from nrp_onnx.api import ExtractOptions, extract
 
 
 @pytest.fixture(scope="session")

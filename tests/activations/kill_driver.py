@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from nrp_onnx.activations import session
-from nrp_onnx.extract import ExtractOptions, ImageFolder, extract
+from nrp_onnx.api import ExtractOptions, ImageFolder, extract
 
 SECONDS_AN_IMAGE = 0.001
 

@@ -18,9 +18,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from nrp_onnx.activations import layer_part
+from nrp_onnx.activations import layer_writer
+from nrp_onnx.api import extract
 from nrp_onnx.errors import OutputError, RecordingsError
-from nrp_onnx.extract import extract
 from nrp_onnx.notes import Notes
 from tests.activations.conftest import options, rows
 from tests.conftest import assert_user_error, nrp_onnx
@@ -125,15 +125,15 @@ def test_a_folder_that_cannot_be_made(model_path: Path, images: Path, tmp_path: 
 def test_a_full_disk_loses_nothing(
     model_path: Path, images: Path, activations: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    whole = layer_part.LayerPart.append
+    whole = layer_writer.LayerPart.append
 
-    def append(self: layer_part.LayerPart, *given: Any) -> None:
+    def append(self: layer_writer.LayerPart, *given: Any) -> None:
         if self.path.name == "3.parquet" and pieces.pop():
             raise OSError(ENOSPC, "No space left on device")
         whole(self, *given)
 
     pieces = [True, False, False]
-    monkeypatch.setattr(layer_part.LayerPart, "append", append)
+    monkeypatch.setattr(layer_writer.LayerPart, "append", append)
     with pytest.raises(OutputError, match=r"the disk is full.*goes on where it stopped"):
         extract(model_path, images, tmp_path, options())
     assert not list(tmp_path.glob("*.parquet"))

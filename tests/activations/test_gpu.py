@@ -7,7 +7,7 @@ from typing import Any
 import onnxruntime as ort
 import pytest
 
-from nrp_onnx.activations import gpu, session
+from nrp_onnx.activations import session
 from nrp_onnx.doctor import examine
 from nrp_onnx.errors import DeviceError
 from nrp_onnx.notes import Notes
@@ -43,7 +43,7 @@ def with_driver(
         return object()
 
     monkeypatch.setattr(ctypes, "CDLL", load)
-    monkeypatch.setattr(ort, "get_available_providers", lambda: [gpu.CUDA, gpu.TENSORRT])
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [session.CUDA, session.TENSORRT])
 
 
 @pytest.mark.parametrize(
@@ -67,16 +67,16 @@ def test_the_reason_is_named(
 
 def test_nothing_stands_in_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
     with_driver(monkeypatch, Driver(2), None)
-    assert gpu.n_gpus() == 2
-    assert gpu.why_not("cuda") is None
-    assert gpu.gpu_is_present()
+    assert session.n_gpus() == 2
+    assert session.why_not("cuda") is None
+    assert session.gpu_is_present()
 
 
 def test_a_session_that_fell_back_is_an_error(
     monkeypatch: pytest.MonkeyPatch, model_path: Any
 ) -> None:
     """ONNX Runtime replaces a provider that does not start by the CPU, and only logs it."""
-    if gpu.n_gpus():
+    if session.n_gpus():
         pytest.skip("there is a GPU here")
     monkeypatch.setattr(session, "why_not", lambda device: None)
     with pytest.raises(DeviceError, match=r"expected CUDAExecutionProvider; found .*CPU"):
@@ -92,7 +92,7 @@ def test_auto_says_what_it_took(monkeypatch: pytest.MonkeyPatch, model_path: Any
 
 
 def test_loading_libraries_keeps_stdout_clean(capfd: pytest.CaptureFixture[str]) -> None:
-    gpu.load_libraries()
+    session.load_libraries()
     assert capfd.readouterr().out == ""
 
 

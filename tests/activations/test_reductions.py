@@ -10,15 +10,19 @@ import pandas as pd
 import pytest
 from sklearn.decomposition import PCA
 
-from nrp_onnx.backbone import count_sketch
+from nrp_onnx.api import extract
+from nrp_onnx.backbone import reduction_nodes
 from nrp_onnx.backbone.feature_graph import Feature, build_feature_graph, to_checked_proto
-from nrp_onnx.backbone.layer_table import Layer
+from nrp_onnx.backbone.layers import Layer
 from nrp_onnx.backbone.model import load_backbone
 from nrp_onnx.backbone.preprocessing import PRESETS
-from nrp_onnx.backbone.principal_components import fit_components
-from nrp_onnx.backbone.reductions import Reduction, choose_reductions, read_reduction
+from nrp_onnx.backbone.reductions import (
+    Reduction,
+    choose_reductions,
+    fit_components,
+    read_reduction,
+)
 from nrp_onnx.errors import OptionError
-from nrp_onnx.extract import extract
 from nrp_onnx.notes import Notes
 from tests.activations.conftest import options, rows
 
@@ -89,8 +93,8 @@ def test_the_sketch_keeps_inner_products(monkeypatch: pytest.MonkeyPatch) -> Non
     pairs = [(x, x), (x, np.maximum(rng.standard_normal(n), 0)), (np.ones(n), np.ones(n))]
     found = np.empty((2000, len(pairs)))
     for seed in range(len(found)):
-        monkeypatch.setattr(count_sketch, "SEED", seed)
-        order, signs = count_sketch.sketch_plan(n, size)
+        monkeypatch.setattr(reduction_nodes, "SEED", seed)
+        order, signs = reduction_nodes.sketch_plan(n, size)
         for place, pair in enumerate(pairs):
             a, b = ((v[order] * signs).reshape(-1, size).sum(axis=0) for v in pair)
             found[seed, place] = a @ b
@@ -106,8 +110,8 @@ def test_the_sketch_keeps_inner_products(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_the_sketch_does_not_change_from_version_to_version() -> None:
     """The first numbers of PCG64 with the seed 0, in the order of their size."""
-    draws = np.random.PCG64(count_sketch.SEED).random_raw(6)
-    order, signs = count_sketch.sketch_plan(6, 4)
+    draws = np.random.PCG64(reduction_nodes.SEED).random_raw(6)
+    order, signs = reduction_nodes.sketch_plan(6, 4)
     assert list(order[:6]) == sorted(range(6), key=lambda place: int(draws[place]))
     assert list(signs) == [1 if int(draws[p]) % 2 else -1 for p in order[:6]] + [0, 0]
 

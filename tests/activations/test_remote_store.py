@@ -12,13 +12,12 @@ import numpy as np
 import pytest
 import requests
 
-from nrp_onnx.activations.remote_folder import RemoteFile, RemoteFolder, folder_of
-from nrp_onnx.activations.store import StoredLayer
+from nrp_onnx.activations.layer_file import StoredLayer
+from nrp_onnx.activations.remote import RemoteFile, RemoteFolder, folder_of
+from nrp_onnx.api import ExtractOptions, ScoreOptions, extract, score
 from nrp_onnx.errors import OptionError, OutputError
-from nrp_onnx.extract import ExtractOptions, extract
-from nrp_onnx.main_job import ScoreOptions, score
 from nrp_onnx.notes import Notes
-from nrp_onnx.recordings.cache import CACHE_VARIABLE
+from nrp_onnx.recordings.registry import CACHE_VARIABLE
 from tests.activations.conftest import options
 from tests.conftest import assert_user_error, nrp_onnx
 
@@ -102,7 +101,7 @@ def test_what_was_computed_and_not_copied_is_only_copied(
             extract(model_path, images, uri, options())
     assert sorted(parts()) == ["1.parquet", "3.parquet"]
     with monkeypatch.context() as still:
-        still.setattr("nrp_onnx.activations.layer_extraction.compute_layers", fail)
+        still.setattr("nrp_onnx.activations.missing_layers.compute_layers", fail)
         extract(model_path, images, uri, options())
     with names_of(uri, "3.parquet").open() as file:
         assert file.read() == (activations / "3.parquet").read_bytes()

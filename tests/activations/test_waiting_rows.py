@@ -9,15 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nrp_onnx.activations import batches, waiting_rows
+from nrp_onnx.activations import batches, layer_writer
 from nrp_onnx.activations.batches import Batches, StartedBatch
-from nrp_onnx.activations.layer_part import LayerPart, forget_part
-from nrp_onnx.activations.layer_parts import LayerParts
+from nrp_onnx.activations.compute import stream_activations
+from nrp_onnx.activations.layer_writer import LayerPart, LayerParts, WaitingRows, forget_part
 from nrp_onnx.activations.session import BoundSession
-from nrp_onnx.activations.stream import stream_activations
-from nrp_onnx.activations.waiting_rows import WaitingRows
+from nrp_onnx.api import ImageFolder, extract
 from nrp_onnx.errors import ModelError, OutputError
-from nrp_onnx.extract import ImageFolder, extract
 from nrp_onnx.notes import Notes
 from tests.activations.conftest import options
 
@@ -103,7 +101,7 @@ def test_other_facts_are_not_mixed(path: Path) -> None:
 
 
 def test_other_versions_are_not_mixed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiting_rows, "_VERSION", 0)
+    monkeypatch.setattr(layer_writer, "_VERSION", 0)
     assert taken(path) == 0
 
 

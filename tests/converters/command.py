@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from nrp_onnx import cli
+from nrp_onnx.cli import app
 
 
 @dataclass
@@ -26,7 +26,7 @@ def convert_command(*arguments: object) -> Finished:
     out, err = io.StringIO(), io.StringIO()
     try:
         with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as left:
-            cli.main()
+            app.main()
     finally:
         sys.argv, logger.handlers, logger.propagate = argv, handlers, propagate
     assert isinstance(left.value.code, int)

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from nrp_onnx.converters.keras_package import keras
+from nrp_converters.tensorflow.packages import keras
 
 L = keras.layers
 SIZE = 16
@@ -76,7 +76,7 @@ def bytes_only() -> Any:
 
 def without_onnx() -> Any:
     """With an operator that ONNX lacks."""
-    from nrp_onnx.converters.tensorflow_package import tf
+    from nrp_converters.tensorflow.packages import tf
 
     class Bessel(L.Layer):  # type: ignore[misc,name-defined]
         def call(self, x: Any) -> Any:

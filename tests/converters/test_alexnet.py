@@ -9,9 +9,9 @@ import pytest
 import torch
 from onnx import helper, numpy_helper
 
+from nrp_converters.torch.alexnet import AlexNet
+from nrp_converters.zoo import load_weights
 from nrp_onnx.backbone.model import Backbone, load_backbone
-from nrp_onnx.converters.alexnet import AlexNet
-from nrp_onnx.converters.zoo import load_weights
 from nrp_onnx.errors import ModelError
 from tests.conftest import assert_user_error, nrp_onnx
 from tests.converters.command import assert_one_line_error, convert_command
@@ -177,7 +177,7 @@ def test_without_network_one_line_names_weights_none(tmp_path, no_network):
 
 
 def test_a_file_with_another_content_is_no_download(tmp_path, monkeypatch, no_network, zoo_file):
-    monkeypatch.setattr("nrp_onnx.converters.zoo._URLS", (zoo_file.as_uri(),))
+    monkeypatch.setattr("nrp_converters.zoo._URLS", (zoo_file.as_uri(),))
     run = convert_command("zoo:AlexNet", "-o", tmp_path / "x.onnx")
     assert_one_line_error(run, "weights cannot be downloaded", "another content", "SHA-256")
     assert not list((tmp_path / "cache").rglob("*.onnx"))

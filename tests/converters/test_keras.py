@@ -8,12 +8,12 @@ import onnx
 import onnxruntime as ort
 import pytest
 
+from nrp_converters.converted_model import ConvertedModel
+from nrp_converters.tensorflow.keras_models import convert
+from nrp_converters.tensorflow.packages import keras
 from nrp_onnx import convert as convert_model
 from nrp_onnx.backbone.model import load_backbone
 from nrp_onnx.backbone.preprocessing import PRESETS
-from nrp_onnx.converters.converted_model import ConvertedModel
-from nrp_onnx.converters.keras import convert
-from nrp_onnx.converters.keras_package import keras
 from nrp_onnx.errors import ModelError, NrpOnnxError, OptionError
 from tests.converters import keras_models
 from tests.converters.keras_models import SIZE

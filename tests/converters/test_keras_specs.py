@@ -9,12 +9,12 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
+from nrp_converters.request import Request
+from nrp_converters.specs import convert_spec
+from nrp_converters.tensorflow.keras_specs import preprocessing_of
+from nrp_converters.tensorflow.packages import keras
 from nrp_onnx.backbone.model import load_backbone
 from nrp_onnx.backbone.preprocessing import PRESETS
-from nrp_onnx.converters.keras_applications import preprocessing_of
-from nrp_onnx.converters.keras_package import keras
-from nrp_onnx.converters.request import Request
-from nrp_onnx.converters.specs import convert_spec
 from nrp_onnx.errors import NrpOnnxError
 from tests.conftest import assert_user_error, nrp_onnx
 from tests.converters import keras_models

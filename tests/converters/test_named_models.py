@@ -11,14 +11,12 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
+from nrp_converters.request import Request
+from nrp_converters.source_preprocessing import for_size
+from nrp_converters.torch.timm_models import preprocessing_of as timm_preprocessing
+from nrp_converters.torch.torchvision_models import preprocessing_of as torchvision_preprocessing
+from nrp_converters.torch.transformers_models import preprocessing_of as transformers_preprocessing
 from nrp_onnx.backbone.model import Backbone, load_backbone
-from nrp_onnx.converters.request import Request
-from nrp_onnx.converters.source_preprocessing import for_size
-from nrp_onnx.converters.timm_models import preprocessing_of as timm_preprocessing
-from nrp_onnx.converters.torchvision_models import preprocessing_of as torchvision_preprocessing
-from nrp_onnx.converters.transformers_preprocessing import (
-    preprocessing_of as transformers_preprocessing,
-)
 from nrp_onnx.errors import OptionError
 from tests.converters.command import assert_one_line_error, convert_command
 

@@ -10,12 +10,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from nrp_converters.converted_model import ConvertedModel
+from nrp_converters.onnx_file import from_spec
+from nrp_converters.parity import with_parity
+from nrp_converters.request import Request
 from nrp_onnx.backbone.model import load_backbone
 from nrp_onnx.backbone.preprocessing import PRESETS, preprocessing_from_json
-from nrp_onnx.converters.converted_model import ConvertedModel
-from nrp_onnx.converters.onnx_file import from_spec
-from nrp_onnx.converters.parity import with_parity
-from nrp_onnx.converters.request import Request
 from nrp_onnx.errors import ModelError, NrpOnnxError, OptionError
 from tests.conftest import assert_user_error, nrp_onnx
 

@@ -6,12 +6,11 @@ from pathlib import Path
 import onnx
 import pytest
 
-from nrp_onnx.backbone.layer_table import PARITY_KEY
+from nrp_converters import paper
+from nrp_converters.paper import PAPER_NETWORKS, PaperNetwork, convert_paper_networks, is_made
+from nrp_converters.request import Request
+from nrp_onnx.backbone.layers import PARITY_KEY
 from nrp_onnx.backbone.preprocessing import PRESETS
-from nrp_onnx.converters import paper_conversion, specs
-from nrp_onnx.converters.paper_conversion import convert_paper_networks, is_made
-from nrp_onnx.converters.paper_networks import PAPER_NETWORKS, PaperNetwork
-from nrp_onnx.converters.request import Request
 from nrp_onnx.errors import ModelError
 from tests.converters.command import assert_one_line_error, convert_command
 
@@ -94,8 +93,8 @@ def small_networks(tmp_path: Path, monkeypatch) -> Path:
         network("Third", f"torch:{file}:good"),
     )
     monkeypatch.setattr(
-        paper_conversion.convert_paper_networks, "__kwdefaults__",
-        {**convert_paper_networks.__kwdefaults__, "networks": three},
+        paper.convert_paper_networks, "__kwdefaults__",
+        {**(convert_paper_networks.__kwdefaults__ or {}), "networks": three},
     )  # fmt: skip
     return tmp_path / "models"
 
@@ -141,8 +140,7 @@ def test_weights_and_seed_are_passed_on_and_tell_whether_a_file_is_the_right_one
         asked.append((spec, request.weights, request.seed))
         raise ModelError("not today", where=spec)
 
-    monkeypatch.setattr(paper_conversion, "convert_spec", convert_spec)
-    assert paper_conversion.convert_spec is not specs.convert_spec
+    monkeypatch.setattr(paper, "convert_spec", convert_spec)
     run = convert_command("--all-paper", "-o", tmp_path, "--weights", "none", "--seed", 4)
     assert asked == [(network.spec, "none", 4) for network in PAPER_NETWORKS]
     assert_one_line_error(run, "8 of 8 networks were not converted: MobileNet, MobileNetV2, NAS")

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
+from nrp_converters.converted_model import ConvertedModel
+from nrp_converters.parity import parity_images, preprocessed, relative_error, with_parity
+from nrp_converters.torch.modules import convert
 from nrp_onnx.backbone.preprocessing import PRESETS
-from nrp_onnx.converters.converted_model import ConvertedModel
-from nrp_onnx.converters.parity import parity_images, preprocessed, relative_error, with_parity
-from nrp_onnx.converters.torch import convert
 from nrp_onnx.errors import ModelError
 
 

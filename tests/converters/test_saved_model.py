@@ -4,11 +4,10 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
+from nrp_converters.request import Request
+from nrp_converters.specs import convert_spec
+from nrp_converters.tensorflow.packages import keras, tf
 from nrp_onnx.backbone.model import load_backbone
-from nrp_onnx.converters.keras_package import keras
-from nrp_onnx.converters.request import Request
-from nrp_onnx.converters.specs import convert_spec
-from nrp_onnx.converters.tensorflow_package import tf
 from nrp_onnx.errors import NrpOnnxError
 from tests.conftest import nrp_onnx
 from tests.converters import keras_models

@@ -11,12 +11,11 @@ import onnxruntime as ort
 import pytest
 from PIL import Image
 
+from nrp_converters.request import Request
+from nrp_converters.specs import convert_spec, quiet
+from nrp_converters.tensorflow.graph import frozen
+from nrp_converters.tensorflow.packages import tf, without_stderr
 from nrp_onnx.backbone.model import load_backbone
-from nrp_onnx.converters.framework_packages import quiet
-from nrp_onnx.converters.request import Request
-from nrp_onnx.converters.specs import convert_spec
-from nrp_onnx.converters.tensorflow_graph import frozen
-from nrp_onnx.converters.tensorflow_package import tf, without_stderr
 from nrp_onnx.errors import NrpOnnxError
 from nrp_onnx.recordings.simulation.stimuli import render
 from tests.conftest import nrp_onnx

@@ -13,10 +13,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from nrp_converters.converted_model import ConvertedModel
+from nrp_converters.torch.modules import convert
 from nrp_onnx.backbone.model import load_backbone
 from nrp_onnx.backbone.preprocessing import PRESETS, Preprocessing
-from nrp_onnx.converters.converted_model import ConvertedModel
-from nrp_onnx.converters.torch import convert
 from nrp_onnx.errors import ModelError, NrpOnnxError, OptionError
 from tests.converters.models import (
     Awkward,

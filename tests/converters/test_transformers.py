@@ -13,8 +13,8 @@ import transformers
 from onnx import numpy_helper
 from torch import Tensor, nn
 
+from nrp_converters.parity import preprocessed
 from nrp_onnx.backbone.model import Backbone, load_backbone
-from nrp_onnx.converters.parity import preprocessed
 from tests.conftest import assert_user_error, nrp_onnx
 from tests.converters.command import assert_one_line_error, convert_command
 from tests.converters.models import randomise_batch_norms

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import ray
 
-from nrp_onnx.main_job import ScoreOptions, score
+from nrp_onnx.api import ScoreOptions, score
 
 
 def main(recordings: str, folder: str, model: str) -> None:

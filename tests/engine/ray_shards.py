@@ -13,9 +13,9 @@ import numpy as np
 import ray
 from PIL import Image
 
-from nrp_onnx.activations.shard_join import join_layer
+from nrp_onnx.activations.layer_writer import join_layer
+from nrp_onnx.api import ExtractOptions, extract
 from nrp_onnx.engine import RayEngine
-from nrp_onnx.extract import ExtractOptions, extract
 from nrp_onnx.notes import Notes
 
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
+from nrp_onnx.api import ScoreOptions, score
 from nrp_onnx.engine import LocalEngine, open_engine
 from nrp_onnx.errors import EngineError, OptionError
-from nrp_onnx.main_job import ScoreOptions, score
 from tests.conftest import assert_user_error, nrp_onnx
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Ray's clusters need POSIX")
@@ -23,8 +23,8 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def other_model(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small network with other weights."""
+    from nrp_converters.torch.modules import convert
     from nrp_onnx.backbone.preprocessing import PRESETS
-    from nrp_onnx.converters.torch import convert
 
     torch.manual_seed(1)
     network = nn.Sequential(nn.Conv2d(3, 6, 3, stride=2), nn.ReLU(), nn.Conv2d(6, 4, 3), nn.ReLU())

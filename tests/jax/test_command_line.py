@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from nrp_onnx.activations.runtime_wheels import wheels_clash
+from nrp_onnx.activations.session import wheels_clash
 from nrp_onnx.backbone.model import load_backbone
 from tests.conftest import assert_user_error, nrp_onnx
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from flax import linen, nnx
 
+from nrp_converters.flax.modules import convert
 from nrp_onnx.backbone.preprocessing import PRESETS, Preprocessing
-from nrp_onnx.converters.jax import convert
 from nrp_onnx.errors import ModelError, NrpOnnxError, OptionError
 from tests.jax.models import (
     BrightnessGate,

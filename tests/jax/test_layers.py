@@ -15,10 +15,10 @@ import pytest
 from flax import nnx
 
 import nrp_onnx
+from nrp_converters.converted_model import ConvertedModel
+from nrp_converters.flax.modules import convert
 from nrp_onnx.backbone.model import load_backbone
 from nrp_onnx.backbone.preprocessing import PRESETS
-from nrp_onnx.converters.converted_model import ConvertedModel
-from nrp_onnx.converters.jax import convert
 from tests.jax.models import (
     Awkward,
     Conv,

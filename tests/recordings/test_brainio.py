@@ -12,7 +12,7 @@ import xarray
 from PIL import Image
 
 from nrp_onnx.recordings import Recordings, import_brainio, save_recordings, validate_recordings
-from nrp_onnx.recordings import assembly as assembly_module
+from nrp_onnx.recordings.importers import assembly as assembly_module
 from tests.recordings.brainio_file import write_assembly, write_brainio, write_stimulus_set
 
 START, END = np.array([0, 50, 100, 150]), np.array([50, 100, 150, 200])

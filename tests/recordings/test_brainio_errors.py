@@ -309,7 +309,7 @@ def test_the_command_imports_and_refuses(recordings, tmp_path):
 def test_options_that_do_not_belong_together(tmp_path, words, says):
     from typer.testing import CliRunner
 
-    from nrp_onnx.cli_recordings import recordings_app
+    from nrp_onnx.cli.recordings import recordings_app
 
     with pytest.raises(OptionError) as raised:
         CliRunner().invoke(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from nrp_onnx.cli_recordings import recordings_app
+from nrp_onnx.cli.recordings import recordings_app
 from nrp_onnx.errors import OptionError
 from tests.recordings.conftest import write_images
 

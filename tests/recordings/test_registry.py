@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from nrp_onnx.cli_recordings import recordings_app
+from nrp_onnx.cli.recordings import recordings_app
 from nrp_onnx.errors import RecordingsError
 from nrp_onnx.notes import Notes
 from nrp_onnx.recordings import open_recordings, public

@@ -7,8 +7,8 @@ import pytest
 
 from nrp_onnx.errors import OptionError, OutputError, RecordingsError
 from nrp_onnx.notes import Notes
-from nrp_onnx.recordings import open_recordings, save_recordings, sources
-from nrp_onnx.recordings.simulation import SIMULATION_VERSION
+from nrp_onnx.recordings import open, open_recordings, save_recordings
+from nrp_onnx.recordings.simulation.simulate import SIMULATION_VERSION
 
 
 @pytest.fixture(autouse=True)
@@ -18,7 +18,7 @@ def cache(tmp_path, monkeypatch):
 
 
 def test_none_is_simulated_and_says_so(monkeypatch):
-    monkeypatch.setattr(sources, "N_STIMULI", 16)  # the real 3,200 take half a minute
+    monkeypatch.setattr(open, "N_STIMULI", 16)  # the real 3,200 take half a minute
     notes = Notes()
     recordings = open_recordings(None, notes)
     assert recordings.simulated
@@ -38,7 +38,7 @@ def test_a_simulation_is_rendered_once(cache, monkeypatch):
     def again(*_):
         raise AssertionError("rendered again")
 
-    monkeypatch.setattr(sources, "simulate_recordings", again)
+    monkeypatch.setattr(open, "simulate_recordings", again)
     second = open_recordings("simulated:16", notes)
     assert second.fingerprint == first.fingerprint
     assert len(notes.said) == 1

@@ -1,0 +1,1 @@
+"""Converters of JAX: Flax modules, nnx and linen."""

@@ -1,0 +1,1 @@
+"""Converters of TensorFlow: Keras, SavedModel, TFLite."""

@@ -1,0 +1,1 @@
+"""Converters of PyTorch: modules, torchvision, timm, transformers."""

@@ -1,0 +1,338 @@
+"""Converts a torch.nn.Module, given as an object or by a factory in a file.
+
+Hooks clone these outputs while ``torch.export`` traces the model, so that what is done to them in
+place afterwards (``nn.ReLU(inplace=True)``, ``x += y``) leaves them as they were made.
+"""
+
+import io
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nrp_converters.converted_model import (
+    ConvertedModel,
+    check_source,
+    name_outputs,
+    strip_metadata,
+    values_of,
+    write_metadata,
+)
+from nrp_converters.factory import make_model
+from nrp_converters.request import Request
+from nrp_converters.specs import quiet
+from nrp_converters.torch.layers import (
+    Plan,
+    failure,
+    find_layers,
+    layer_outputs,
+    main_tensor,
+    some_images,
+    tensors_in,
+    watched,
+)
+from nrp_onnx.backbone.find_layers import TORCH_SCOPES
+from nrp_onnx.backbone.preprocessing import Preprocessing
+from nrp_onnx.backbone.preprocessing_nodes import check_fits
+from nrp_onnx.errors import ModelError, OptionError
+
+_INPUT, _OUTPUT, _BATCH = "input", "output", "batch"
+_DTYPES = {torch.float32: "float32", torch.float16: "float16"}
+#: What one protobuf message can hold.
+_MAXIMUM_BYTES = 2**31 - 1
+
+
+def convert(
+    module: nn.Module,
+    example_input: Tensor | None = None,
+    *,
+    preprocessing: Preprocessing,
+    source: Mapping[str, Any] | None = None,
+) -> ConvertedModel:
+    """Export a module in evaluation mode with every submodule's output as an ONNX output.
+
+    A layer is a call of a submodule that returns one floating-point tensor of rank 2 to 4 with the
+    batch axis first, alone or in a tuple or dict, or several in a tuple or a dataclass of which the
+    first is the layer. It is named by the submodule's path; one that is
+    called more than once, by path#1, path#2, ... in the order of the calls. The module is left as
+    it was.
+
+    Args:
+        module: takes one batch of images, of any number.
+        example_input: images of shape (batch, 3, H, W) or (batch, H, W, 3), float32 or float16, on
+            the module's device. H and W become those of the ONNX model; the values do not matter.
+            None takes float32 of shape (1, 3, 224, 224).
+        preprocessing: from uint8 RGB images to such an input; size, layout and dtype that it leaves
+            open are those of the example.
+        source: more about the model's origin, as JSON can hold it.
+
+    Returns:
+        The model. Its input is ``input``, its outputs are ``output`` (``output#2``, ... where the
+        module returns more than one tensor) and the layers under their names.
+
+    Raises:
+        ModelError: if the module cannot be run, traced or expressed in ONNX, depends on the batch
+            size, has no layers, or is over 2 GB.
+        OptionError: if the preprocessing does not give such an input, or the source is no JSON.
+    """
+    origin = _origin(module, source or {})
+    where = type(module).__name__
+    if example_input is None:
+        example_input = torch.zeros(1, 3, 224, 224)
+    spec = _fitting(preprocessing, example_input, where)
+    with _evaluation(module):
+        plan = find_layers(module, example_input)
+        model = _to_onnx(_trace(module, example_input, plan), where)
+    _name_batch_axis(model)
+    own = [
+        _OUTPUT if place == 0 else f"{_OUTPUT}#{place + 1}" for place in range(len(plan.results))
+    ]
+    layers = list(plan.layers.values())
+    given = name_outputs(model, [*own, *(layer.name for layer in layers)], taken=[_INPUT])
+    table = [
+        replace(layer, tensor=tensor)
+        for layer, tensor in zip(layers, given[len(own) :], strict=True)
+    ]
+    strip_metadata(model, keep=frozenset({TORCH_SCOPES}))
+    write_metadata(model, table, spec, origin)
+
+    def run_source(images: np.ndarray) -> dict[str, np.ndarray]:
+        with _evaluation(module):
+            batch = torch.from_numpy(images).to(example_input.device)
+            found = layer_outputs(module, batch, plan)
+        return {layer.name: found[number] for number, layer in plan.layers.items()}
+
+    return ConvertedModel(
+        ir.to_proto(model),
+        table,
+        spec,
+        run_source,
+        class_gradient=partial(gradient_of, module, example_input.device),
+    )
+
+
+def gradient_of(
+    module: nn.Module, device: torch.device, images: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """`nrp_converters.torch.modules.class_gradient` of a module, which is left as it was."""
+    with _evaluation(module):
+        found: tuple[np.ndarray, np.ndarray]
+        found = class_gradient(module, torch.from_numpy(images).to(device))
+        return found
+
+
+def _origin(module: nn.Module, source: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of the model's origin; refuses what cannot be converted at all."""
+    if not isinstance(module, nn.Module):
+        raise ModelError(
+            "this is no PyTorch model",
+            expected="an nn.Module",
+            found=type(module).__name__,
+            fix="Build the model, and load weights into it with load_state_dict.",
+        )
+    kind = f"{type(module).__module__}.{type(module).__qualname__}"
+    n_bytes = sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
+    if n_bytes > _MAXIMUM_BYTES:
+        raise ModelError(
+            "the model is too large for one ONNX file",
+            where=type(module).__name__,
+            expected="weights of at most 2.1 GB",
+            found=f"{n_bytes / 1e9:.1f} GB",
+            fix="Convert it with .half() weights and a float16 example.",
+        )
+    origin = {
+        "framework": "torch",
+        "version": str(torch.__version__),
+        "class": kind,
+        "n_parameters": sum(parameter.numel() for parameter in module.parameters()),
+    }
+    check_source(source)
+    return {**origin, **source}
+
+
+def _fitting(spec: Preprocessing, example: Tensor, where: str) -> Preprocessing:
+    """The preprocessing for such an input."""
+    shape = tuple(example.shape)
+    channels = [axis for axis in (1, 3) if len(shape) == 4 and shape[axis] == 3]
+    if not channels or example.dtype not in _DTYPES or shape[0] == 0:
+        raise ModelError(
+            "the example input is no batch of images",
+            where=where,
+            expected="shape (batch, 3, H, W) or (batch, H, W, 3), float32 or float16",
+            found=f"{shape} {str(example.dtype).removeprefix('torch.')}",
+        )
+    layout, (height, width) = ("NCHW", shape[2:]) if channels[0] == 1 else ("NHWC", shape[1:3])
+    dtype = _DTYPES[example.dtype]
+    spec = spec.for_input(height, width, layout, dtype)
+    check_fits(spec, height, width, layout, dtype, where)
+    return spec
+
+
+@contextmanager
+def _evaluation(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode, without gradients; every submodule's own mode comes back afterwards."""
+    training = [(part, part.training) for part in module.modules()]
+    fast = torch.backends.mha.get_fastpath_enabled()
+    # The fast path of attention calls no submodules, so their outputs would not be seen.
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.no_grad():
+            module.eval()
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        for part, mode in training:
+            part.training = mode
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Quiet, and without the half-made graph that torch prints when tracing fails."""
+    with quiet(), redirect_stderr(io.StringIO()):
+        yield
+
+
+def _trace(module: nn.Module, example: Tensor, plan: Plan) -> torch.export.ExportedProgram:
+    """The module as a graph that returns its own results and then the layers."""
+    kept: dict[int, Tensor] = {}
+
+    def keep(number: int, _: nn.Module, __: Any, output: Any) -> None:
+        if number in plan.layers:
+            tensor = main_tensor(output)
+            assert tensor is not None
+            kept[number] = tensor.clone()
+
+    def with_layers(result: Any) -> tuple[Tensor, ...]:
+        if calls.returned != plan.calls:
+            raise ModelError(
+                "the model takes other steps when it is traced",
+                where=type(module).__name__,
+                expected=f"{len(plan.calls)} calls of submodules, as when it runs",
+                found=len(calls.returned),
+                fix="Remove what depends on tracing from forward.",
+            )
+        results = tensors_in(result)
+        return (
+            *(results[place].clone() for place in plan.results),
+            *(kept[number] for number in plan.layers),
+        )
+
+    with _quiet(), watched(module, keep, with_layers) as calls:
+        try:
+            return torch.export.export(
+                module,
+                (some_images(example, 2),),  # a batch of 1 would be taken for a constant
+                dynamic_shapes=({0: torch.export.Dim(_BATCH)},),
+                strict=False,
+            )
+        except ModelError:
+            raise
+        except Exception as error:  # torch.export lets through whatever a forward raises
+            raise failure(
+                "torch.export cannot trace the model",
+                module,
+                calls,
+                error,
+                "Keep forward free of branches on values, and of len(x): x.shape[0] stays open.",
+            ) from error
+
+
+def _to_onnx(program: torch.export.ExportedProgram, where: str) -> ir.Model:
+    try:
+        with _quiet():
+            exported = torch.onnx.export(program, dynamo=True, input_names=[_INPUT], verbose=False)
+    except Exception as error:
+        reason: BaseException = error
+        while reason.__cause__ is not None:  # the outer ones only say that the export failed
+            reason = reason.__cause__
+        raise ModelError(
+            "the model cannot be expressed in ONNX",
+            where=where,
+            found=str(reason).strip().partition("\n")[0].rstrip("."),
+            fix="Replace that operation by one that ONNX has.",
+        ) from error
+    assert exported is not None
+    return exported.model
+
+
+def _name_batch_axis(model: ir.Model) -> None:
+    """Call the batch axis ``batch``, in place; tracing gave it a symbol of its own."""
+    (image,) = model.graph.inputs
+    assert image.shape is not None
+    symbol = re.compile(rf"\b{image.shape[0]}\b")
+    for value in values_of(model):
+        if value.shape is not None:
+            value.shape = ir.Shape(
+                symbol.sub(_BATCH, dim.value)
+                if isinstance(dim, ir.SymbolicDim) and dim.value is not None
+                else dim
+                for dim in value.shape
+            )
+
+
+def class_gradient(module: nn.Module, images: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Scores, and the gradient of the cross-entropy against each image's own most likely class.
+
+    Args:
+        module: in evaluation mode, so that no image sees the others.
+        images: a batch as the module takes it, on its device.
+
+    Returns:
+        float (n, n_classes), and an array of the batch's shape.
+
+    Raises:
+        ModelError: if the module gives no scores of classes.
+    """
+    with torch.enable_grad():
+        batch = images.detach().requires_grad_()
+        scores = main_tensor(module(batch))
+        if scores is None or scores.ndim != 2 or scores.shape[1] < 2:
+            raise ModelError(
+                "the model gives no scores of classes",
+                where=type(module).__name__,
+                expected="an output of shape (batch, classes)",
+                found="another" if scores is None else f"shape {tuple(scores.shape)}",
+            )
+        loss = F.cross_entropy(scores, scores.argmax(dim=1), reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, batch)
+    return scores.detach().cpu().numpy(), gradient.cpu().numpy()
+
+
+def from_spec(name: str, request: Request) -> ConvertedModel:
+    """Convert the module that a function returns, with the weights that it comes with.
+
+    Raises:
+        OptionError, ModelError: if there is no such function, it returns no module, or that cannot
+            be converted.
+    """
+    if request.weights is not None:
+        raise OptionError(
+            "a factory brings its own weights",
+            where=f"torch:{name}",
+            expected="no --weights",
+            found=repr(request.weights),
+            fix="Load them in the factory.",
+        )
+    torch.manual_seed(request.seed)
+    module = make_model(name, "torch")
+    if not isinstance(module, nn.Module):
+        raise ModelError(
+            "the factory returns no PyTorch model",
+            where=f"torch:{name}",
+            expected="an nn.Module",
+            found=type(module).__name__,
+        )
+    spec = request.preprocessing_or(None)
+    height, width = request.size_or_default()
+    dtype = next((weight.dtype for weight in module.parameters()), torch.float32)
+    example = torch.zeros(1, 3, height, width, dtype=dtype)
+    source = {"spec": f"torch:{name}", "seed": request.seed}
+    return convert(module, example, preprocessing=spec, source=source)

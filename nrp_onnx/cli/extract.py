@@ -1,0 +1,93 @@
+"""The commands nrp-onnx extract and nrp-onnx doctor."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nrp_onnx.cli.options import (
+    AsJson,
+    Device,
+    Engine,
+    Layers,
+    Preprocess,
+    RayAddress,
+    Reduce,
+    SkipBadStimuli,
+)
+from nrp_onnx.errors import OptionError
+
+
+def extract_command(
+    model: Annotated[Path, typer.Argument(help="An ONNX backbone.")],
+    out: Annotated[
+        str, typer.Option("-o", "--out", help="Folder of the Parquet files: a path, or a URI.")
+    ],
+    images: Annotated[
+        Path | None, typer.Option(help="A folder of images; their ids are their paths in it.")
+    ] = None,
+    recordings: Annotated[
+        str | None,
+        typer.Option(help="A recordings folder, a name from `recordings list`, or simulated."),
+    ] = None,
+    layers: Layers = "auto",
+    reduce: Reduce = "auto",
+    preprocess: Preprocess = None,
+    device: Device = "auto",
+    skip_bad_stimuli: SkipBadStimuli = False,
+    overwrite: Annotated[
+        bool, typer.Option(help="Take the place of other activations in the folder.")
+    ] = False,
+    engine: Engine = "local",
+    ray_address: RayAddress = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the activations of images, one Parquet file a layer; killed, it goes on when run again.
+
+    Example: nrp-onnx extract resnet50.onnx --images photos --reduce avgpool:2 -o activations
+    """
+    from nrp_onnx.api import ExtractOptions, extract
+    from nrp_onnx.notes import Notes
+    from nrp_onnx.recordings import open_recordings
+
+    if (images is None) == (recordings is None):
+        raise OptionError(
+            "it is not clear what to extract from",
+            where="extract",
+            expected="either --images or --recordings",
+            found="neither" if images is None else "both",
+        )
+    notes = Notes()
+    options = ExtractOptions(
+        *(layers, reduce, preprocess, device, skip_bad_stimuli, overwrite, engine, ray_address)
+    )
+    stimuli = open_recordings(recordings, notes) if images is None else images
+    result = extract(model, stimuli, out, options, notes)
+    if as_json:
+        print(json.dumps(result, indent=2, ensure_ascii=False))
+        return
+    for layer in result["layers"]:
+        shape = " x ".join(map(str, layer["shape"]))
+        print(f"{layer['name']}: {shape}, {layer['reduction']}: {result['folder']}/{layer['file']}")
+    left_out = len(result["skipped_stimuli"])
+    print(f"{result['n_stimuli']} images" + (f", {left_out} left out" if left_out else ""))
+
+
+def doctor_command(
+    as_json: AsJson = False,
+) -> None:
+    """Print what is here: versions, devices and why one does not work, cores, memory, disk.
+
+    Example: nrp-onnx doctor --json
+    """
+    from nrp_onnx.doctor import examine
+
+    found = examine()
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    for heading, facts in found.items():
+        print(heading)
+        for name, value in facts.items():
+            print(f"  {name}: {value}")

@@ -1,0 +1,1 @@
+"""Readouts: how NRP-L1 sees the activations of a layer."""

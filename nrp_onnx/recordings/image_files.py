@@ -1,0 +1,158 @@
+"""The image files of recordings: found in a folder or zip file, checked, copied."""
+
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from PIL import Image
+
+from nrp_onnx.errors import RecordingsError
+from nrp_onnx.progress import progress_bar
+from nrp_onnx.recordings.checks import some
+
+_NO_IMAGE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+
+
+def check_image(data: bytes, where: object) -> None:
+    """Decode an image fully.
+
+    Raises:
+        RecordingsError: if it does not open.
+    """
+    try:
+        with Image.open(BytesIO(data)) as image:
+            image.load()
+    except _NO_IMAGE as error:
+        raise _does_not_open(where, len(data), error) from None
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height of an image file, in pixels, from its header.
+
+    Raises:
+        RecordingsError: if it does not open.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except _NO_IMAGE as error:
+        size = path.stat().st_size if path.is_file() else 0
+        raise _does_not_open(path, size, error) from None
+
+
+def _does_not_open(where: object, n_bytes: int, error: Exception) -> RecordingsError:
+    return RecordingsError(
+        "the image does not open",
+        where=where,
+        expected="a whole image (PNG, JPEG, ...)",
+        # Pillow names its own buffer where it recognises no format.
+        found=f"{n_bytes} bytes ({type(error).__name__})",
+    )
+
+
+_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm"))
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """Files by their names inside a folder or zip, with / between folders.
+
+    A folder that holds all files is left out of their names.
+    """
+
+    path: Path
+    names: frozenset[str]
+    read: Callable[[str], bytes]
+
+    def images(self) -> list[str]:
+        """The names of those with the suffix of an image, in the order of the names as text."""
+        return sorted(
+            name for name in self.names if PurePosixPath(name).suffix.lower() in _SUFFIXES
+        )
+
+
+@contextmanager
+def open_images(path: Path) -> Iterator[ImageSource]:
+    """Open a folder or zip of images; of a zip nothing is unpacked.
+
+    Raises:
+        RecordingsError: if it is neither, or the zip has an entry that leaves its folder.
+    """
+    if path.is_dir():
+        files = [file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()]
+        yield _source(path, files, lambda name: (path / name).read_bytes())
+        return
+    if not zipfile.is_zipfile(path):
+        raise RecordingsError(
+            "no such images",
+            where=path,
+            expected="a folder or a zip of images",
+            found="a file of another kind" if path.exists() else "nothing",
+        )
+    with zipfile.ZipFile(path) as archive:
+        entries = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
+        if bad := [name for name in archive.namelist() if leaves_folder(name)]:
+            raise RecordingsError(
+                f"the zip has {len(bad)} entries that leave its folder",
+                where=path,
+                expected="relative names without ..",
+                found=some(bad),
+            )
+
+        def read(name: str) -> bytes:
+            try:
+                return archive.read(name)
+            # NotImplementedError: a compression that Python lacks; RuntimeError: a password.
+            except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+                raise RecordingsError(
+                    f"the entry {name} cannot be unpacked",
+                    where=path,
+                    expected="a whole zip without a password",
+                    found=error,
+                ) from None
+
+        yield _source(path, entries, read)
+
+
+def _source(path: Path, files: Sequence[str], read: Callable[[str], bytes]) -> ImageSource:
+    # macOS leaves __MACOSX/ and ._ files beside the images, Windows and others hidden files.
+    names = [
+        name
+        for name in files
+        if "__MACOSX" not in name.split("/") and not PurePosixPath(name).name.startswith(".")
+    ]
+    tops = {name.split("/")[0] if "/" in name else "" for name in names}
+    top = f"{tops.pop()}/" if len(tops) == 1 and "" not in tops else ""
+    shorter = frozenset(name.removeprefix(top) for name in names)
+    return ImageSource(path, shorter, lambda name: read(top + name))
+
+
+def copy_images(source: ImageSource, filenames: Sequence[str], folder: Path) -> None:
+    """Copy images byte for byte into ``folder``, each checked to open.
+
+    Raises:
+        RecordingsError: if one does not open.
+    """
+    names = dict.fromkeys(filenames)
+    with progress_bar("Copying the images", len(names)) as advance:
+        for filename in names:
+            data = source.read(filename)
+            check_image(data, f"{source.path}, {filename}")
+            place = folder / filename
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(data)
+            advance(1)
+
+
+def leaves_folder(filename: str) -> bool:
+    """Whether a file name is absolute or climbs out of the folder that it is relative to."""
+    windows = PureWindowsPath(filename)
+    return (
+        PurePosixPath(filename).is_absolute()
+        or bool(windows.drive or windows.root)
+        or ".." in windows.parts
+    )

@@ -1,0 +1,293 @@
+"""Imports images and an array of responses whose axes the user names."""
+
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from nrp_onnx.errors import OptionError, RecordingsError
+from nrp_onnx.files import sha256_of_file, whole_folder
+from nrp_onnx.notes import logger
+from nrp_onnx.recordings.checks import Sources, check_recordings, check_unique, raise_problem, some
+from nrp_onnx.recordings.folder import check_free, load_recordings, write_tables
+from nrp_onnx.recordings.image_files import ImageSource, copy_images, leaves_folder, open_images
+from nrp_onnx.recordings.importers.matrix_files import READERS
+from nrp_onnx.recordings.recordings import Recordings, check_degrees
+from nrp_onnx.recordings.tables import read_table
+
+AXES = ("stimulus", "repetition", "site")
+
+
+def read_array(path: Path, key: str | None) -> np.ndarray:
+    """Read an array of real numbers.
+
+    Args:
+        path: .npy, .npz, .mat (MATLAB), .h5 or .hdf5, or .csv.
+        key: the array in a file that may hold several; None if there is only one.
+
+    Raises:
+        RecordingsError: if the file cannot be read, or holds pickled objects or other data.
+        OptionError: if ``key`` does not fit the file.
+    """
+    if not path.is_file():
+        raise RecordingsError(
+            "no such file", where=path, expected="a .npy, .npz, .mat, .h5 or .csv file"
+        )
+    reader = READERS.get(path.suffix.lower(), _read_numpy)
+    loaded = reader(path, key)
+    if not isinstance(loaded, np.ndarray) or loaded.dtype.kind not in "iuf":
+        raise RecordingsError(
+            "these are no responses",
+            where=path,
+            expected="an array of real numbers",
+            found=getattr(loaded, "dtype", type(loaded).__name__),
+        )
+    return loaded
+
+
+def _read_numpy(path: Path, key: str | None) -> np.ndarray:
+    """The array of a .npy or .npz file."""
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if not isinstance(loaded, np.ndarray):
+            with loaded:
+                loaded = loaded[_array_name(loaded.files, key, path)]
+        elif key is not None:
+            raise OptionError(
+                "only .npz, .mat and HDF5 files have keys",
+                where="--key",
+                expected="none",
+                found=repr(key),
+            )
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+        raise RecordingsError(
+            "this array cannot be read",
+            where=path,
+            expected="a whole .npy or .npz file of numbers, without pickled objects",
+            found=error,
+        ) from None
+    array: np.ndarray = loaded
+    return array
+
+
+def _array_name(names: Sequence[str], key: str | None, path: Path) -> str:
+    listed = ", ".join(names)
+    if key is None:
+        if len(names) != 1:
+            raise OptionError(
+                f"the file holds {len(names)} arrays",
+                where=path,
+                expected="one, or --key",
+                found=listed or "none",
+                fix="Name one with --key.",
+            )
+        return names[0]
+    if key not in names:
+        raise OptionError(
+            "the file has no such array",
+            where=path,
+            expected=f"--key as one of {listed}",
+            found=repr(key),
+        )
+    return key
+
+
+def to_standard_axes(array: np.ndarray, axes: Sequence[str], path: Path) -> np.ndarray:
+    """The array as (stimulus, repetition, site); where there are no repetitions, there is one.
+
+    Args:
+        axes: the name of each axis of ``array``, in order.
+
+    Raises:
+        OptionError: if the axes are not site, stimulus and perhaps repetition, once each.
+        RecordingsError: if the array has another number of axes.
+    """
+    names = list(axes)
+    if sorted(names) not in (sorted(AXES), ["site", "stimulus"]):
+        raise OptionError(
+            "these are no axes of responses",
+            where="--axes",
+            expected="site, stimulus and, where there is one, repetition, once each",
+            found=",".join(names) or "none",
+        )
+    if array.ndim != len(names):
+        raise RecordingsError(
+            "the array does not have the axes that --axes names",
+            where=path,
+            expected=f"{len(names)} axes ({', '.join(names)})",
+            found=f"{array.ndim}, of the shape {array.shape}",
+        )
+    if "repetition" not in names:
+        array, names = array[..., None], [*names, "repetition"]
+    return array.transpose([names.index(axis) for axis in AXES])
+
+
+def import_arrays(
+    images: Path,
+    responses: Path,
+    out: Path,
+    *,
+    axes: Sequence[str],
+    name: str | None = None,
+    region: str | None = None,
+    sites: Path | None = None,
+    stimuli: Path | None = None,
+    key: str | None = None,
+    units: str = "unknown",
+    normalised: bool = False,
+    time_window_ms: tuple[float, float] | None = None,
+    licence: str | None = None,
+    citation: str | None = None,
+    simulated: bool = False,
+    visual_degrees: float | None = None,
+) -> Recordings:
+    """Write a recordings folder from an image folder or zip and a file with an array.
+
+    Args:
+        images: a folder or a zip of image files; they are copied byte for byte.
+        responses: .npy, .npz, .mat, .h5 or .csv with real numbers that have the axes that ``axes``
+            names, those of MATLAB as MATLAB shows them; NaN is missing. Presentations that are NaN
+            at all sites are left out.
+        out: the new folder, written whole or not at all.
+        axes: ``site``, ``stimulus`` and, where there is one, ``repetition``, in the array's order.
+        name: of the recordings; by default that of the file of responses.
+        region: of all sites; or ``sites``, a CSV with site_id and region in the order of the axis.
+        stimuli: a CSV with stimulus_id and filename, and any labels, in the order of the stimulus
+            axis. Without one the axis pairs with the images in the order of their file names, and
+            a warning says so.
+        key: the array's name in a file that holds several.
+        units, normalised, time_window_ms, licence, citation, simulated, visual_degrees: see
+            `Recordings`.
+
+    Raises:
+        RecordingsError, OptionError: if the parts do not fit each other; nothing is then written.
+        OutputError: if ``out`` exists and is not empty.
+    """
+    images, responses, out = Path(images), Path(responses), Path(out)
+    check_degrees(visual_degrees)
+    check_free(out)
+    array = to_standard_axes(read_array(responses, key), axes, responses)
+    n_stimuli, n_repetitions, n_sites = array.shape
+    with open_images(images) as source:
+        shown = _stimuli(source, stimuli)
+        _check_length(n_stimuli, len(shown.ids), "stimulus", shown.where, responses)
+        site_ids, regions, site_labels = _sites(n_sites, region, sites, responses)
+        with np.errstate(over="ignore"):  # becomes infinite, which is reported as such
+            presentations = array.reshape(-1, n_sites).astype(np.float32)
+        recorded = ~np.isnan(presentations).all(axis=1)
+        recordings = Recordings(
+            name=name or responses.stem,
+            stimulus_ids=shown.ids,
+            stimulus_paths=tuple(out / "stimuli" / filename for filename in shown.filenames),
+            stimulus_labels=shown.labels,
+            site_ids=site_ids,
+            regions=regions,
+            site_labels=site_labels,
+            responses=presentations[recorded],
+            presentation_stimulus=np.repeat(np.arange(n_stimuli), n_repetitions)[recorded],
+            repetition=np.tile(np.arange(n_repetitions, dtype=np.int32), n_stimuli)[recorded],
+            units=units,
+            normalised=normalised,
+            time_window_ms=time_window_ms,
+            licence=licence,
+            citation=citation,
+            simulated=simulated,
+            visual_degrees=visual_degrees,
+            provenance={
+                "importer": "arrays",
+                "images": images.name,
+                "responses": {"file": responses.name, "sha256": sha256_of_file(responses)},
+                "key": key,
+                "axes": list(axes),
+                "stimulus_order": shown.order,
+                "n_empty_presentations": int((~recorded).sum()),
+            },
+        )
+        check_recordings(recordings, Sources(shown.where, sites, responses), raise_problem)
+        with whole_folder(out) as part:
+            copy_images(source, shown.filenames, part / "stimuli")
+            write_tables(recordings, shown.filenames, part)
+    return load_recordings(out)
+
+
+@dataclass(frozen=True)
+class _Stimuli:
+    """The stimuli in the order of the stimulus axis, and where that order comes from."""
+
+    ids: tuple[str, ...]
+    filenames: tuple[str, ...]
+    labels: dict[str, tuple[str, ...]]
+    where: Path
+    order: str
+
+
+def _stimuli(source: ImageSource, table_path: Path | None) -> _Stimuli:
+    if table_path is None:
+        names = tuple(source.images())
+        logger.warning(
+            "no table of stimuli (--stimuli): the stimulus axis pairs with the %d images of %s in "
+            "the order of their file names, sorted as text",
+            len(names),
+            source.path,
+        )
+        ids = tuple(PurePosixPath(name).stem for name in names)
+        check_unique(ids, "file name without its suffix", source.path, raise_problem)
+        return _Stimuli(ids, names, {}, source.path, "file names, sorted as text")
+    table_path = Path(table_path)
+    table = read_table(table_path, ("stimulus_id", "filename"))
+    assert table is not None, "problems are raised"
+    names = table.columns["filename"]
+    check_unique(names, "filename", table_path, raise_problem)
+    if outside := [name for name in names if leaves_folder(name)]:
+        raise RecordingsError(
+            f"{len(outside)} filenames leave the folder of images",
+            where=table_path,
+            expected="relative names without ..",
+            found=some(outside),
+        )
+    if missing := [name for name in names if name not in source.names]:
+        raise RecordingsError(
+            f"{len(missing)} of the {len(names)} images that {table_path} names are missing",
+            where=source.path,
+            expected=some(missing),
+            found=f"{len(source.names)} files, such as {some(sorted(source.names)[:1])}",
+        )
+    labels = table.further("stimulus_id", "filename")
+    ids = table.columns["stimulus_id"]
+    return _Stimuli(ids, names, labels, table_path, f"rows of {table_path.name}")
+
+
+def _sites(
+    n_sites: int, region: str | None, table_path: Path | None, responses: Path
+) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, tuple[str, ...]]]:
+    """Ids, regions and labels of the sites, in the order of the site axis."""
+    if bool(region) == (table_path is not None):
+        raise OptionError(
+            "the regions of the sites are not clear",
+            where="--region, --sites",
+            expected="exactly one of them",
+            found="both" if region else "neither",
+            fix="Give --region V4 if all sites are in one, else a table with --sites.",
+        )
+    if region:
+        return tuple(f"{region}_{i:03d}" for i in range(n_sites)), (region,) * n_sites, {}
+    table_path = Path(table_path or "")
+    table = read_table(table_path, ("site_id", "region"))
+    assert table is not None, "problems are raised"
+    ids = table.columns["site_id"]
+    _check_length(n_sites, len(ids), "site", table_path, responses)
+    return ids, table.columns["region"], table.further("site_id", "region")
+
+
+def _check_length(n_axis: int, n_rows: int, axis: str, where: Path, responses: Path) -> None:
+    if n_axis != n_rows:
+        raise RecordingsError(
+            f"the {axis} axis does not fit {where.name}",
+            where=responses,
+            expected=f"{n_rows} along the {axis} axis",
+            found=n_axis,
+            fix="Check --axes, and that no row is missing.",
+        )

@@ -1,0 +1,186 @@
+"""Figures of a run: errors of all predictors, and predicted against measured rates."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from nrp_onnx.report.sites import site_errors
+from nrp_onnx.report.style import (
+    BASELINE,
+    DENSITY,
+    FLOOR,
+    HEAD,
+    MUTED,
+    NamedFigure,
+    panel,
+    set_title,
+)
+from nrp_onnx.report.words import best_baseline, error_units, is_simulated, predictor_name
+from nrp_onnx.scoring.result import FinishedRun
+
+
+def error_figure(run: FinishedRun, region: str) -> NamedFigure:
+    """The mean absolute error of every predictor, with its interval and the noise floor."""
+    found = run.result["regions"][region]
+    names = list(found["predictors"])
+    with panel(0.95 + 0.3 * len(names), simulated=is_simulated(run)) as axes:
+        for row, name in enumerate(names):
+            numbers = found["predictors"][name]
+            _interval(axes, row, numbers["mae"], numbers["mae_ci95"], _colour(name))
+        _rows(axes, names)
+        floor = found["noise_floor"]
+        if floor is not None:
+            axes.axvline(floor, color=FLOOR, linewidth=1.5)
+            axes.annotate(
+                "noise floor", (floor, 1), (3, 2), xycoords=("data", "axes fraction"),
+                textcoords="offset points", color=FLOOR, fontsize=8, va="bottom",
+            )  # fmt: skip
+        axes.set_xlabel(f"mean absolute error ({error_units(run)})")
+        set_title(axes, f"{region}, {found['n_sites']} sites")
+    floor_words = "" if floor is None else "; the line is the error of a perfect predictor"
+    return NamedFigure(
+        f"errors-{region}",
+        f"Error of each predictor on held-out images of {region}, with 95 % intervals over images "
+        f"and sites{floor_words}. Further left is better.",
+        axes.figure,  # type: ignore[arg-type]
+    )
+
+
+def difference_figure(run: FinishedRun, region: str) -> NamedFigure | None:
+    """The head's error less that of each baseline; None if the run has no paired comparisons."""
+    comparisons: dict[str, Any] = run.result["regions"][region].get("comparisons") or {}
+    if not comparisons:
+        return None
+    names = list(comparisons)
+    with panel(0.95 + 0.3 * len(names), simulated=is_simulated(run)) as axes:
+        axes.axvline(0, color=MUTED, linewidth=1.2)
+        for row, name in enumerate(names):
+            paired = comparisons[name]
+            _interval(axes, row, paired["difference"], paired["ci95"], HEAD)
+        _rows(axes, names)
+        axes.set_xlabel(f"head's error less baseline's ({error_units(run)})")
+        set_title(axes, f"{region}: NRP head against each baseline")
+        axes.text(0.0, 1.01, "◂ head errs less", transform=axes.transAxes, fontsize=8, color=MUTED)
+        axes.text(1.0, 1.01, "head errs more ▸", transform=axes.transAxes, fontsize=8, color=MUTED, ha="right")  # fmt: skip
+    return NamedFigure(
+        f"differences-{region}",
+        f"Error of the NRP head less that of each baseline, paired on the same images and sites of "
+        f"{region}, with 95 % intervals. Where an interval holds 0, neither is shown to be better.",
+        axes.figure,  # type: ignore[arg-type]
+    )
+
+
+def _interval(axes: Axes, row: int, value: float, interval: list[float], colour: str) -> None:
+    axes.plot(interval, [row, row], color=colour, linewidth=2.2, solid_capstyle="round")
+    axes.plot(value, row, "o", color=colour, markersize=6)
+
+
+def _rows(axes: Axes, names: list[str]) -> None:
+    axes.set_yticks(range(len(names)), [predictor_name(name) for name in names])
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.locator_params(axis="x", nbins=6)
+
+
+def _colour(name: str) -> str:
+    return {"nrp": HEAD, "mean": MUTED}.get(name, BASELINE)
+
+
+#: Left, bottom, right and top of the axes in a site's small figure, as parts of it.
+_CARD_MARGINS = (0.25, 0.2, 0.96, 0.96)
+
+
+def density_figure(run: FinishedRun, region: str) -> NamedFigure:
+    """Predicted against measured rates of all images and sites of a region, as a density."""
+    sites = run.sites_of(region)
+    measured, predicted = (
+        (rates[:, sites] - _centre(run, sites)) / run.scale[:, sites]
+        for rates in (run.recorded, run.predicted["nrp"])
+    )
+    there = ~np.isnan(measured)
+    low, high = np.quantile(measured[there], [0.002, 0.998])
+    with panel(4.0, simulated=is_simulated(run)) as axes:
+        cells = axes.hexbin(
+            measured[there], predicted[there], gridsize=34, extent=(low, high, low, high),
+            bins="log", cmap=DENSITY, mincnt=1, linewidths=0,
+        )  # fmt: skip
+        axes.plot([low, high], [low, high], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+        axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+        axes.set_xlabel(f"measured, less the site's mean ({error_units(run)})")
+        axes.set_ylabel("predicted, less the site's mean")
+        set_title(axes, f"{region}: predicted against measured")
+        bar = axes.figure.colorbar(cells, ax=axes, shrink=0.7, pad=0.02, format="{x:g}")
+        bar.set_label("responses in a cell")
+        bar.outline.set_visible(False)
+    return NamedFigure(
+        f"responses-{region}",
+        f"Rates that the NRP head predicts for held-out images, against the measured ones, of all "
+        f"{len(sites)} sites of {region}. Dashed: a perfect prediction. Predictions reach less far "
+        "than measurements where noise cannot be predicted.",
+        axes.figure,  # type: ignore[arg-type]
+    )
+
+
+def sites_figure(run: FinishedRun, region: str) -> NamedFigure | None:
+    """The error of each site with the head against that with the best baseline."""
+    best = best_baseline(run.result["regions"][region]["predictors"])
+    if best is None:
+        return None
+    sites = run.sites_of(region)
+    x, y = (site_errors(run, name)[sites] for name in (best, "nrp"))
+    wins, n = int((y < x).sum()), int((~np.isnan(x)).sum())
+    both = np.concatenate([x, y])
+    low, high = np.nanmin(both), np.nanmax(both)
+    low, high = low - 0.05 * (high - low), high + 0.05 * (high - low)
+    with panel(4.0, simulated=is_simulated(run)) as axes:
+        axes.plot([low, high], [low, high], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+        axes.plot(x, y, "o", color=HEAD, alpha=0.6, markersize=4.5, markeredgewidth=0)
+        axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+        axes.set_xlabel(f"error with {predictor_name(best)} ({error_units(run)})", color=BASELINE)
+        axes.set_ylabel(f"error with the NRP head ({error_units(run)})", color=HEAD)
+        set_title(axes, f"{region}: the head errs less at {wins} of {n} sites")
+    return NamedFigure(
+        f"sites-{region}",
+        f"Mean absolute error of each site of {region} with the NRP head, against that with "
+        f"{predictor_name(best)}, the best of the baselines here. Below the dashed line the head "
+        "errs less.",
+        axes.figure,  # type: ignore[arg-type]
+    )
+
+
+def site_figure(run: FinishedRun, place: int) -> NamedFigure:
+    """Predicted against measured rates of one site, a point an image."""
+    measured = run.recorded[:, place]
+    predicted = run.predicted["nrp"][:, place]
+    low, high = np.nanmin(measured), np.nanmax(measured)
+    low, high = low - 0.04 * (high - low), high + 0.04 * (high - low)
+    if low == high:
+        low, high = low - 1, high + 1
+    with panel(2.3, width=2.3, margins=_CARD_MARGINS, simulated=is_simulated(run)) as axes:
+        axes.plot([low, high], [low, high], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+        # As pixels: thousands of points weigh more as shapes, and the page holds a dozen of these.
+        axes.plot(
+            measured, predicted, "o", color=HEAD, alpha=0.4, markersize=2.6, markeredgewidth=0,
+            rasterized=True,
+        )  # fmt: skip
+        axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+        axes.set_xlabel("measured")
+        axes.set_ylabel("predicted")
+        axes.locator_params(nbins=5)
+    name = run.site_ids[place]
+    return NamedFigure(
+        f"site-{place}-{name}",
+        f"Site {name}: predicted against measured rate of each held-out image.",
+        axes.figure,  # type: ignore[arg-type]
+    )
+
+
+def _centre(run: FinishedRun, sites: np.ndarray) -> np.ndarray:
+    """The mean measured rate of each site; NaN for one that was never recorded."""
+    with np.errstate(invalid="ignore"):
+        counts = (~np.isnan(run.recorded[:, sites])).sum(axis=0)
+        centre: np.ndarray = np.nansum(run.recorded[:, sites], axis=0) / counts
+    return centre

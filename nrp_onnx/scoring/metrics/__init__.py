@@ -1,0 +1,1 @@
+"""Metrics of other tools, computed from the same activations."""
