@@ -39,15 +39,17 @@ from PIL import Image
 from nrp_onnx.activations import images as decoding
 from nrp_onnx.activations.batches import Batches
 from nrp_onnx.activations.compute import stream_activations
+from nrp_onnx.activations.images import ImageFolder
 from nrp_onnx.activations.layer_file import layer_path
 from nrp_onnx.activations.layer_writer import LayerParts
 from nrp_onnx.activations.session import BoundSession, open_session
-from nrp_onnx.api import ExtractOptions, ImageFolder, extract
+from nrp_onnx.api import extract_with
 from nrp_onnx.backbone.feature_graph import IMAGES, build_feature_graph, to_checked_proto
 from nrp_onnx.backbone.model import Backbone, load_backbone
 from nrp_onnx.notes import Notes
 from nrp_onnx.recordings.simulation.stimuli import render
 from nrp_onnx.scoring.choices import choose_features, choose_preprocessing
+from nrp_onnx.scoring.options import ExtractOptions
 
 #: Of the other sides, and of ours to begin with.
 _BATCH, _OWN_BATCH = 16, 4
@@ -247,7 +249,7 @@ def alone(model: Path, n_images: int, desk: Path) -> None:
     options = ExtractOptions(reduce=_REDUCE, preprocess="imagenet", device="cpu")
     with tempfile.TemporaryDirectory(dir=desk) as out:
         start = time.perf_counter()
-        extract(model, stimuli, out, options)
+        extract_with(model, stimuli, out, options)
         seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(json.dumps({"seconds": seconds, "peak": peak}))

@@ -1,25 +1,101 @@
-"""How brain-like is an image model? The NRP-error of ONNX backbones on neural recordings."""
+"""How brain-like is an image model? The NRP-error of ONNX backbones on neural recordings.
+
+Everything that a user needs is here; see ``dir(nrp_onnx)``. The names are loaded when they are first
+used, since PyTorch and scikit-learn take seconds to import.
+"""
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from nrp_onnx.errors import NrpOnnxError
+from nrp_onnx.errors import (
+    DeviceError,
+    EngineError,
+    ModelError,
+    NrpOnnxError,
+    OptionError,
+    OutputError,
+    RecordingsError,
+    RunError,
+)
 
 if TYPE_CHECKING:
     from nrp_converters.convert import convert
-    from nrp_onnx.api import ScoreOptions, score
+    from nrp_onnx.api import (
+        Activations,
+        Run,
+        compare,
+        extract,
+        open_recordings,
+        open_run,
+        score,
+    )
+    from nrp_onnx.export.predict import Predictor, load_predictor
+    from nrp_onnx.recordings.importers.arrays import import_arrays as import_recordings
+    from nrp_onnx.recordings.recordings import Recordings
+    from nrp_onnx.regressor import NrpRegressor
+    from nrp_onnx.scoring.comparison import Comparison
+    from nrp_onnx.scoring.options import ExtractOptions, ScoreOptions
 
-__all__ = ["NrpOnnxError", "ScoreOptions", "convert", "score"]
+__all__ = [
+    "Activations",
+    "Comparison",
+    "DeviceError",
+    "EngineError",
+    "ExtractOptions",
+    "ModelError",
+    "NrpOnnxError",
+    "NrpRegressor",
+    "OptionError",
+    "OutputError",
+    "Predictor",
+    "Recordings",
+    "RecordingsError",
+    "Run",
+    "RunError",
+    "ScoreOptions",
+    "__version__",
+    "compare",
+    "convert",
+    "extract",
+    "import_recordings",
+    "load_predictor",
+    "open_recordings",
+    "open_run",
+    "score",
+]
 
-# PyTorch and scikit-learn take seconds to import: only when they are used.
+_API = "nrp_onnx.api"
+#: Where each name lives: its module, and its name there.
 _HOMES = {
-    "ScoreOptions": "nrp_onnx.api",
-    "convert": "nrp_converters.convert",
-    "score": "nrp_onnx.api",
+    "Activations": (_API, "Activations"),
+    "Comparison": ("nrp_onnx.scoring.comparison", "Comparison"),
+    "ExtractOptions": ("nrp_onnx.scoring.options", "ExtractOptions"),
+    "NrpRegressor": ("nrp_onnx.regressor", "NrpRegressor"),
+    "Predictor": ("nrp_onnx.export.predict", "Predictor"),
+    "Recordings": ("nrp_onnx.recordings.recordings", "Recordings"),
+    "Run": (_API, "Run"),
+    "ScoreOptions": ("nrp_onnx.scoring.options", "ScoreOptions"),
+    "compare": (_API, "compare"),
+    "convert": ("nrp_converters.convert", "convert"),
+    "extract": (_API, "extract"),
+    "import_recordings": ("nrp_onnx.recordings.importers.arrays", "import_arrays"),
+    "load_predictor": ("nrp_onnx.export.predict", "load_predictor"),
+    "open_recordings": (_API, "open_recordings"),
+    "open_run": (_API, "open_run"),
+    "score": (_API, "score"),
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("nrp-onnx")
     if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+        module, attribute = _HOMES[name]
+        return getattr(import_module(module), attribute)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,7 +1,8 @@
-"""Progress bars on stderr."""
+"""Progress bars on stderr, or none where a caller wants silence."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from rich.console import Console
 from rich.progress import (
@@ -13,6 +14,18 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+
+_SHOWN = ContextVar("nrp_onnx.progress", default=True)
+
+
+@contextmanager
+def shown_progress(shown: bool) -> Iterator[None]:
+    """Show bars while the block runs, or none."""
+    token = _SHOWN.set(shown)
+    try:
+        yield
+    finally:
+        _SHOWN.reset(token)
 
 
 @contextmanager
@@ -31,6 +44,7 @@ def progress_bar(description: str, total: int, done: int = 0) -> Iterator[Callab
         MofNCompleteColumn(),
         TimeRemainingColumn(),
         console=Console(stderr=True),
+        disable=not _SHOWN.get(),
     ) as bar:
         task = bar.add_task(description, total=total, completed=done)
         yield lambda steps: bar.advance(task, steps)
@@ -52,6 +66,7 @@ class DownloadBar:
             TransferSpeedColumn(),
             TimeRemainingColumn(),
             console=Console(stderr=True),
+            disable=not _SHOWN.get(),
         )
         self._task = self._bar.add_task(description, total=None, completed=start)
         self._start = start

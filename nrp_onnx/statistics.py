@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from scipy import stats
+
+Interval = tuple[float, float]
 
 _FEWEST = 3
 #: What is left of a constant after rounding is no variance.
@@ -95,7 +97,7 @@ def _draws(rng: np.random.Generator, n: int, n_resamples: int) -> np.ndarray:
     return rng.multinomial(n, np.full(n, 1 / n), n_resamples).astype(np.float64)
 
 
-def percentile_interval(means: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+def percentile_interval(means: np.ndarray, level: float = 0.95) -> Interval:
     """The percentile interval of what a bootstrap gave."""
     tail = (1 - level) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
@@ -136,7 +138,25 @@ def median(values: np.ndarray) -> float | None:
     return float(np.median(finite)) if finite.size else None
 
 
-def compare_errors(errors: np.ndarray, other: np.ndarray, resampled: np.ndarray) -> dict[str, Any]:
+@dataclass(frozen=True)
+class PairedDifference:
+    """The error of one predictor less that of another, on the same images and sites.
+
+    Attributes:
+        difference: of the mean absolute errors; negative where the first errs less.
+        ci95: its 95 % interval, by the two-way bootstrap over images and sites.
+        wins: at how many of the ``n_sites`` sites the first errs less.
+    """
+
+    difference: float
+    ci95: Interval
+    wins: int
+    n_sites: int
+
+
+def compare_errors(
+    errors: np.ndarray, other: np.ndarray, resampled: np.ndarray
+) -> PairedDifference:
     """The mean absolute error of one predictor less that of another, paired by image and site.
 
     Both err on the same images and sites, and much of an error is the noise of the recording, which
@@ -147,19 +167,15 @@ def compare_errors(errors: np.ndarray, other: np.ndarray, resampled: np.ndarray)
             both alike.
         resampled: the difference of their mean absolute errors in each resample, those of
             `nrp_onnx.statistics.bootstrap_means` with the same seed.
-
-    Returns:
-        ``difference``, negative where the first errs less; ``ci95``, by the two-way bootstrap over
-        images and sites; ``wins``, at how many sites the first errs less; ``n_sites``.
     """
     paired = np.abs(errors) - np.abs(other)
     sums, counts = np.nansum(paired, axis=0), (~np.isnan(paired)).sum(axis=0)
-    return {
-        "difference": float(np.nanmean(paired)),
-        "ci95": list(percentile_interval(resampled)),
-        "wins": int((sums[counts > 0] < 0).sum()),
-        "n_sites": int((counts > 0).sum()),
-    }
+    return PairedDifference(
+        difference=float(np.nanmean(paired)),
+        ci95=percentile_interval(resampled),
+        wins=int((sums[counts > 0] < 0).sum()),
+        n_sites=int((counts > 0).sum()),
+    )
 
 
 def explainable_removed(mae: float, mae_of_mean: float, floor: float | None) -> float | None:

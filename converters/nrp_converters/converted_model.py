@@ -1,5 +1,6 @@
 """What a converter makes: an ONNX backbone with its layers named and its origin written into it."""
 
+import html
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -54,6 +55,25 @@ class ConvertedModel:
     def save(self, path: str | Path) -> None:
         """Write the model, whole or not at all: one file, and ``PATH.data`` if it is over 2 GB."""
         save_model(self.onnx, Path(path), self.data_folder)
+
+    def _repr_html_(self) -> str:
+        """The layers as a table, which a notebook shows."""
+        heads = ("layer", "op", "shape", "layout")
+        rows = [
+            (
+                layer.name,
+                layer.op,
+                "?" if layer.shape is None else " × ".join(map(str, layer.shape)),
+                layer.layout or "?",
+            )
+            for layer in self.layers
+        ]
+        cells = "".join(
+            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
+            for row in rows
+        )
+        head = "".join(f"<th>{name}</th>" for name in heads)
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{cells}</tbody></table>"
 
 
 def name_outputs(model: ir.Model, names: Sequence[str], taken: Sequence[str]) -> list[str]:

@@ -4,6 +4,7 @@ import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
@@ -12,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from nrp_onnx.errors import RecordingsError
+from nrp_onnx.files import sha256_of_file, sha256_of_json
 
 #: A place in a list of image files, and its image as uint8 RGB (height, width, 3).
 PlacedImage = tuple[int, np.ndarray]
@@ -127,3 +129,26 @@ class Stimuli(Protocol):
     @property
     def stimuli_fingerprint(self) -> str:
         """SHA-256 over the ids and the bytes of all images, in order."""
+
+
+class ImageFolder:
+    """All images in a folder and its subfolders, in the order of their paths."""
+
+    def __init__(self, folder: Path) -> None:
+        known = Image.registered_extensions()
+        found = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in known]
+        if not found:
+            raise RecordingsError(
+                "there are no images here",
+                where=folder,
+                expected="a folder with image files (PNG, JPEG, ...)",
+                found="no such folder" if not folder.is_dir() else "none",
+            )
+        self.stimulus_paths = tuple(found)
+        self.stimulus_ids = tuple(path.relative_to(folder).as_posix() for path in found)
+
+    @cached_property
+    def stimuli_fingerprint(self) -> str:
+        """SHA-256 over the ids and the bytes of all images, in order."""
+        hashes = map(sha256_of_file, self.stimulus_paths)
+        return sha256_of_json([list(pair) for pair in zip(self.stimulus_ids, hashes, strict=True)])

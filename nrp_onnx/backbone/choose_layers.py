@@ -16,11 +16,11 @@ HANDFUL = 5
 _WEIGHTED = frozenset(("Conv", "Gemm", "MatMul", "ConvTranspose"))
 
 
-def select_layers(backbone: Backbone, choice: str) -> list[Layer]:
+def select_layers(backbone: Backbone, choice: str | Sequence[str]) -> list[Layer]:
     """The layers that ``--layers`` names, in order of depth.
 
     Args:
-        choice: ``auto``, or names separated by commas.
+        choice: ``auto``, or names: separated by commas, or as a sequence.
 
     Raises:
         OptionError: for a name that the backbone does not have; it says which are near.
@@ -29,7 +29,8 @@ def select_layers(backbone: Backbone, choice: str) -> list[Layer]:
         return auto_layers(backbone)
     known = {layer.name: layer for layer in backbone.layers}
     chosen = {}
-    for name in filter(None, (part.strip() for part in choice.split(","))):
+    parts = choice.split(",") if isinstance(choice, str) else choice
+    for name in filter(None, (part.strip() for part in parts)):
         if name not in known:
             near = difflib.get_close_matches(name, known, n=3, cutoff=0.3)
             raise OptionError(

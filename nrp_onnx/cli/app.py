@@ -1,30 +1,31 @@
 """The command line: each command is a thin call of the library; errors are one line and exit 2."""
 
-import json
+import errno
 import logging
+import os
 import sys
-from dataclasses import asdict
-from pathlib import Path
+import traceback
 from typing import Annotated
 
 import typer
 
 from nrp_onnx.cli.convert import convert_command, prune_command
 from nrp_onnx.cli.extract import doctor_command, extract_command
-from nrp_onnx.cli.options import (
-    AsJson,
-    Device,
-    Engine,
-    Layers,
-    Preprocess,
-    RayAddress,
-    Reduce,
-    SkipBadStimuli,
-)
 from nrp_onnx.cli.recordings import recordings_app
 from nrp_onnx.cli.report import compare_command, report_command
+from nrp_onnx.cli.score import demo_command, layers_command, predict_command, score_command
 from nrp_onnx.cli.study import study_app
 from nrp_onnx.errors import NrpOnnxError
+
+#: Set to 1 for the traceback of an error.
+DEBUG_VARIABLE = "NRP_ONNX_DEBUG"
+
+#: What a user can mend: a path that is wrong, a place that is closed or full.
+_USERS_FAULT = {
+    errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.EFBIG, errno.EISDIR, errno.ELOOP,
+    errno.EMFILE, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOSPC, errno.ENOTDIR, errno.ENOTEMPTY,
+    errno.EPERM, errno.EROFS,
+}  # fmt: skip
 
 app = typer.Typer(
     name="nrp-onnx",
@@ -33,6 +34,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.command("score")(score_command)
+app.command("layers")(layers_command)
+app.command("predict")(predict_command)
+app.command("demo")(demo_command)
 app.add_typer(recordings_app, name="recordings")
 app.add_typer(study_app, name="study")
 app.command("convert")(convert_command)
@@ -42,172 +47,32 @@ app.command("report")(report_command)
 app.command("prune")(prune_command)
 app.command("compare")(compare_command)
 
-Model = Annotated[Path, typer.Argument(help="An ONNX backbone.")]
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"nrp-onnx {version('nrp-onnx')}")
+        raise typer.Exit
 
 
-@app.command()
-def score(
-    model: Model,
-    recordings: Annotated[
-        str | None,
+@app.callback()
+def options_of_all(
+    version: Annotated[
+        bool,
         typer.Option(
-            help="A recordings folder, a name from `recordings list`, simulated, or simulated:N. "
-            "[default: simulated]"
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
         ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("-o", "--out", help="Output folder. [default: runs/MODEL-RECORDINGS]"),
-    ] = None,
-    layers: Layers = "auto",
-    reduce: Reduce = "auto",
-    preprocess: Preprocess = None,
-    visual_degrees: Annotated[
-        float | None,
-        typer.Option(
-            help="That the model sees; images are put on grey or cut to fit. "
-            "[default: those that the images filled]"
-        ),
-    ] = None,
-    region: Annotated[
-        list[str] | None, typer.Option(help="Only this region; may be repeated.")
-    ] = None,
-    normalise: Annotated[
-        str | None,
-        typer.Option(help="zscore or none. [default: none if the rates are normalised already]"),
-    ] = None,
-    search: Annotated[
-        str,
-        typer.Option(help="default, quick, paper, thorough, or a YAML or JSON file."),
-    ] = "default",
-    protocol: Annotated[
-        str, typer.Option(help="k-fold, or paper: a single fifth of the images is held out.")
-    ] = "k-fold",
-    folds: Annotated[int, typer.Option(help="Outer folds over the images, for k-fold.")] = 5,
-    seed: Annotated[int, typer.Option(help="Of folds, weights and bootstrap.")] = 0,
-    seeds: Annotated[
-        int,
-        typer.Option(
-            help="Search and train so often on the same folds, to see what seeds do.", min=1
-        ),
-    ] = 1,
-    device: Device = "auto",
-    skip_bad_stimuli: SkipBadStimuli = False,
-    overwrite: Annotated[
-        bool, typer.Option(help="Replace another run; activations and trials that fit are kept.")
     ] = False,
-    activations: Annotated[
-        str | None,
-        typer.Option(help="Folder of activations, a path or URI. [default: one in the output]"),
-    ] = None,
-    engine: Engine = "local",
-    ray_address: RayAddress = None,
-    report: Annotated[bool, typer.Option(help="Write report.html into the output folder.")] = True,
-    as_json: AsJson = False,
 ) -> None:
-    """Score a backbone: its NRP-error on neural recordings.
-
-    Example: nrp-onnx score resnet50.onnx --recordings my_recordings -o runs/resnet50
-    """
-    from nrp_onnx.api import ScoreOptions
-    from nrp_onnx.api import score as run
-    from nrp_onnx.report.terminal import print_table, score_table
-    from nrp_onnx.scoring.run_folder import REPORT_FILE
-
-    options = ScoreOptions(
-        layers=layers,
-        reduce=reduce,
-        preprocess=preprocess,
-        visual_degrees=visual_degrees,
-        regions=tuple(region or ()),
-        normalise=normalise,
-        search=search,
-        protocol=protocol,
-        folds=folds,
-        seed=seed,
-        seeds=seeds,
-        device=device,
-        skip_bad_stimuli=skip_bad_stimuli,
-        overwrite=overwrite,
-        activations=activations,
-        engine=engine,
-        ray_address=ray_address,
-        report=report,
-    )
-    result = run(model, recordings, out, options)
-    if as_json:
-        print(json.dumps(result, indent=2, ensure_ascii=False))
-    else:
-        print_table(score_table(result))
-        print(f"Files: {result['folder']}")
-        if report:
-            print(f"Report: {Path(result['folder']) / REPORT_FILE}")
-
-
-@app.command()
-def layers(model: Model, as_json: AsJson = False) -> None:
-    """List the layers of a backbone: name, operator, shape, bytes an image.
-
-    Example: nrp-onnx layers resnet50.onnx
-    """
-    from nrp_onnx.backbone.feature_graph import with_known_shapes
-    from nrp_onnx.backbone.model import load_backbone
-    from nrp_onnx.report.terminal import layers_table, print_table
-
-    backbone = load_backbone(model)
-    found = with_known_shapes(backbone, backbone.layers)
-    if as_json:
-        rows = [
-            {**asdict(layer), "bytes": None if layer.n_features is None else 4 * layer.n_features}
-            for layer in found
-        ]
-        print(json.dumps(rows, indent=2))
-    else:
-        print_table(layers_table(found))
-
-
-@app.command()
-def predict(
-    predictor: Annotated[Path, typer.Argument(help="The predictor.onnx of a run.")],
-    images: Annotated[list[Path], typer.Argument(help="Image files.")],
-    out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="A Parquet file; else CSV on stdout.")
-    ] = None,
-    device: Device = "auto",
-) -> None:
-    """Predict the rates of every site for images.
-
-    Example: nrp-onnx predict runs/resnet50/predictor.onnx cat.png dog.png -o rates.parquet
-    """
-    from nrp_onnx.export.predict import predict as run
-    from nrp_onnx.export.predict import write_rates
-
-    rates, facts = run(predictor, images, device)
-    if out is not None:
-        write_rates(out, images, rates, facts)
-        print(f"{len(images)} images, {rates.shape[1]} sites, in {facts['units']}: {out}")
-    else:
-        print(",".join(["image", *facts["sites"]]))
-        for image, row in zip(images, rates, strict=True):
-            print(",".join([str(image), *(f"{rate:.6g}" for rate in row)]))
-
-
-@app.command()
-def demo(
-    out: Annotated[Path, typer.Option("-o", "--out", help="Output folder.")] = Path("demo"),
-    recordings: Annotated[str, typer.Option(help="simulated or simulated:N.")] = "simulated:960",
-) -> None:
-    """Train a small network, and score it beside its untrained twin on simulated recordings.
-
-    Example: nrp-onnx demo -o demo
-    """
-    from nrp_onnx.studies.demo import run_demo
-
-    run_demo(out, recordings)
+    """How brain-like is an image model? The NRP-error of ONNX backbones."""
 
 
 def main() -> None:
-    """Run the command line; a user's error is one line on stderr and exit code 2."""
+    """Run the command line.
+
+    A user's error is one line on stderr and exit code 2; any other is one line and exit code 1.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("note: %(message)s"))
     logger = logging.getLogger("nrp_onnx")
@@ -219,13 +84,21 @@ def main() -> None:
         sys.exit(_failed(str(error)))
     except typer.TyperException as error:  # a wrong option or argument
         sys.exit(_failed(error.format_message()))
-    except OSError as error:  # a full disk, an unwritable folder
-        sys.exit(_failed(f"{error.filename or 'file system'}: {error.strerror or error}"))
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in _USERS_FAULT:
+            sys.exit(_failed(f"{error.filename or 'file system'}: {error.strerror or error}"))
+        what = f"unexpected {type(error).__name__}: {error}"
+        sys.exit(
+            _failed(f"{what}. Please report it, with the output of {DEBUG_VARIABLE}=1.", code=1)
+        )
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _failed(message: str) -> int:
+def _failed(message: str, code: int = 2) -> int:
+    """Print one line; call it where an error is being handled."""
+    if os.environ.get(DEBUG_VARIABLE) == "1":
+        traceback.print_exc()
     print("error: " + " ".join(message.split()), file=sys.stderr)
-    return 2
+    return code

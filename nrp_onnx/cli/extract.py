@@ -47,9 +47,10 @@ def extract_command(
 
     Example: nrp-onnx extract resnet50.onnx --images photos --reduce avgpool:2 -o activations
     """
-    from nrp_onnx.api import ExtractOptions, extract
+    from nrp_onnx.api import extract_with
     from nrp_onnx.notes import Notes
     from nrp_onnx.recordings import open_recordings
+    from nrp_onnx.scoring.options import ExtractOptions
 
     if (images is None) == (recordings is None):
         raise OptionError(
@@ -60,18 +61,25 @@ def extract_command(
         )
     notes = Notes()
     options = ExtractOptions(
-        *(layers, reduce, preprocess, device, skip_bad_stimuli, overwrite, engine, ray_address)
+        layers=layers,
+        reduce=reduce,
+        preprocess=preprocess,
+        device=device,
+        skip_bad_stimuli=skip_bad_stimuli,
+        overwrite=overwrite,
+        engine=engine,
+        ray_address=ray_address,
     )
     stimuli = open_recordings(recordings, notes) if images is None else images
-    result = extract(model, stimuli, out, options, notes)
+    found = extract_with(model, stimuli, out, options, notes)
     if as_json:
-        print(json.dumps(result, indent=2, ensure_ascii=False))
+        print(json.dumps(found.to_json(), indent=2, ensure_ascii=False))
         return
-    for layer in result["layers"]:
-        shape = " x ".join(map(str, layer["shape"]))
-        print(f"{layer['name']}: {shape}, {layer['reduction']}: {result['folder']}/{layer['file']}")
-    left_out = len(result["skipped_stimuli"])
-    print(f"{result['n_stimuli']} images" + (f", {left_out} left out" if left_out else ""))
+    for layer in found.values():
+        shape = " x ".join(map(str, layer.shape))
+        print(f"{layer.name}: {shape}, {layer.reduction}: {found.folder}/{layer.path.name}")
+    left_out = len(found.skipped_stimuli)
+    print(f"{len(found.stimulus_ids)} images" + (f", {left_out} left out" if left_out else ""))
 
 
 def doctor_command(

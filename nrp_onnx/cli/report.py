@@ -40,12 +40,13 @@ def compare_command(
     from nrp_onnx.report.comparison import leaderboard_table, pairs_table, write_leaderboard
     from nrp_onnx.report.terminal import print_table
     from nrp_onnx.scoring.comparison import compare_runs
+    from nrp_onnx.scoring.run import read_run
 
-    comparison = compare_runs(runs, seed)
+    comparison = compare_runs([read_run(folder) for folder in runs], seed)
     if out is not None:
         write_leaderboard(out, comparison)
     if as_json:
-        print(json.dumps(comparison, indent=2, ensure_ascii=False))
+        print(json.dumps(comparison.to_json(), indent=2, ensure_ascii=False))
     else:
         print_table(leaderboard_table(comparison))
         print_table(pairs_table(comparison))

@@ -10,8 +10,8 @@ import typer
 from nrp_onnx.errors import OptionError
 
 if TYPE_CHECKING:
-    from nrp_onnx.api import ScoreOptions
     from nrp_onnx.recordings import Recordings
+    from nrp_onnx.scoring.options import ScoreOptions
 
 Model = Annotated[Path, typer.Argument(help="An ONNX backbone.")]
 Out = Annotated[Path, typer.Option("-o", "--out", help="Folder of the study.")]
@@ -33,7 +33,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
 
 def score_options(context: typer.Context) -> "ScoreOptions":
     """Those of a command's options that are options of a score; a study's runs have no reports."""
-    from nrp_onnx.api import ScoreOptions
+    from nrp_onnx.scoring.options import ScoreOptions
 
     known = {field.name for field in fields(ScoreOptions)}
     given = {key: value for key, value in context.params.items() if key in known}

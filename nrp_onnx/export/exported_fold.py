@@ -16,13 +16,12 @@ from nrp_onnx.errors import ModelError
 from nrp_onnx.export.folded_head import FoldedHead
 from nrp_onnx.export.onnx_models import (
     SCORES_KEY,
-    SITES_KEY,
-    UNITS_KEY,
     head_model,
     predictor_model,
     save_model,
     scorer_model,
 )
+from nrp_onnx.export.predict import REGIONS_KEY, SITES_KEY, UNITS_KEY
 from nrp_onnx.recordings import Recordings
 
 HEAD, PREDICTOR, SCORER = "head.onnx", "predictor.onnx", "scorer.onnx"
@@ -56,7 +55,7 @@ def export_fold(
             name: {"nrp_error": error, "recordings": recordings.name}
             for name, error in scores.items()
         },
-        "nrp_onnx.regions": json.dumps(recordings.regions),
+        REGIONS_KEY: json.dumps(recordings.regions),
         "nrp_onnx.simulated": json.dumps(recordings.simulated),
     }
     save_model(head_model(head, features, facts), folder / HEAD)

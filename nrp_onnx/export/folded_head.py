@@ -50,6 +50,27 @@ class FoldedHead:
     l2: Dense
     out: Dense
 
+    def rates(self, activations: Sequence[np.ndarray]) -> np.ndarray:
+        """Rates in the recordings' own units, float64 (n_images, n_sites).
+
+        Args:
+            activations: of each layer, (n_images, D).
+        """
+        (l2_weight, l2_bias), (out_weight, out_bias) = self.l2, self.out
+        local, rates = [], np.asarray(out_bias, np.float64)
+        for layer, x in zip(self.layers, activations, strict=True):
+            moved = x - layer.mean
+            if layer.linear is not None:
+                rates = rates + moved @ layer.linear.T
+            if layer.l1 is not None:
+                seen = moved if layer.basis is None else moved @ layer.basis.T
+                units = np.maximum(seen @ layer.l1[0].T + layer.l1[1], 0)
+                local.append(units.reshape(len(x), self.n_heads, -1))
+        joined = np.concatenate(local, axis=2)
+        hidden = np.maximum(np.einsum("ncu,chu->nch", joined, l2_weight) + l2_bias, 0)
+        found: np.ndarray = rates + hidden.reshape(len(hidden), -1) @ out_weight.T
+        return found
+
 
 def used_layers(predictor: NrpPredictor, bases: Sequence[Basis]) -> list[int]:
     """Places of the candidate layers that the exported head needs, in the order of its inputs."""

@@ -15,9 +15,9 @@ from nrp_onnx.backbone.feature_graph import Feature, to_checked_proto
 from nrp_onnx.backbone.weight_files import PROTOBUF_LIMIT, bytes_inside
 from nrp_onnx.errors import OutputError
 from nrp_onnx.export.folded_head import FoldedHead
+from nrp_onnx.export.predict import RATES
 
-RATES = "rates"
-SITES_KEY, UNITS_KEY, SCORES_KEY = "nrp_onnx.sites", "nrp_onnx.units", "nrp_onnx.scores"
+SCORES_KEY = "nrp_onnx.scores"
 _DENSE = ("weight", "bias")
 
 

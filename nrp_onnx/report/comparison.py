@@ -2,7 +2,6 @@
 
 import csv
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 
@@ -10,59 +9,59 @@ from nrp_onnx.files import whole_file
 from nrp_onnx.report.style import BASELINE, FLOOR, HEAD, NamedFigure, panel, set_title
 from nrp_onnx.report.terminal import difference_with_interval
 from nrp_onnx.report.words import best_baseline, error_units, is_simulated, model_name
-from nrp_onnx.scoring.result import FinishedRun
+from nrp_onnx.scoring.comparison import Comparison
+from nrp_onnx.scoring.run import FinishedRun
+from nrp_onnx.statistics import Interval
 
 _LONGEST_NAME = 24
 
 
 def comparison_figures(runs: list[FinishedRun]) -> list[NamedFigure]:
     """For each region the NRP-error of every run, lowest first, beside its best baseline."""
-    regions = dict.fromkeys(region for run in runs for region in run.result["regions"])
+    regions = dict.fromkeys(region for run in runs for region in run.regions)
     return [_of_region(runs, region) for region in regions]
 
 
 def differences_of_protocol(runs: list[FinishedRun]) -> list[str]:
     """What the runs differ in that their errors depend on beside the model; empty if nothing."""
-    kept = {
-        "recordings": [run.result["recordings"]["fingerprint"] for run in runs],
-        "units": [run.result["units"] for run in runs],
+    kept: dict[str, list[object]] = {
+        "recordings": [run.result.recordings.fingerprint for run in runs],
+        "units": [run.result.units for run in runs],
         "split": [_split(run) for run in runs],
-        "search": [run.result["search"]["preset"] for run in runs],
+        "search": [run.result.search.preset for run in runs],
     }
     return [name for name, values in kept.items() if any(value != values[0] for value in values)]
 
 
 def _split(run: FinishedRun) -> tuple[object, ...]:
-    protocol = run.result["protocol"]
-    return tuple(protocol[key] for key in ("name", "folds", "stratified_on", "seed"))
+    protocol = run.result.protocol
+    return protocol.name, protocol.folds, protocol.stratified_on, protocol.seed
 
 
 def _of_region(runs: list[FinishedRun], region: str) -> NamedFigure:
-    with_region = [run for run in runs if region in run.result["regions"]]
-    ordered = sorted(
-        with_region, key=lambda run: float(run.result["regions"][region]["nrp_error"]["value"])
-    )
+    with_region = [run for run in runs if region in run.regions]
+    ordered = sorted(with_region, key=lambda run: float(run.regions[region].nrp_error.value))
     alike = len({model_name(run) for run in ordered}) < len(ordered)
     simulated = any(is_simulated(run) for run in with_region)
     with panel(1.2 + 0.34 * len(ordered), simulated=simulated) as axes:
         for row, run in enumerate(ordered):
-            found = run.result["regions"][region]
-            best = best_baseline(found["predictors"])
-            error = found["nrp_error"]
-            axes.plot(error["ci95"], [row, row], color=HEAD, linewidth=2.2, solid_capstyle="round")
-            axes.plot(error["value"], row, "o", color=HEAD, markersize=6)
+            found = run.regions[region]
+            best = best_baseline(found.predictors)
+            error = found.nrp_error
+            axes.plot(error.ci95, [row, row], color=HEAD, linewidth=2.2, solid_capstyle="round")
+            axes.plot(error.value, row, "o", color=HEAD, markersize=6)
             if best is not None:
                 axes.plot(
-                    found["predictors"][best]["mae"],
+                    found.predictors[best].mae,
                     row,
                     "D",
                     color=BASELINE,
                     markersize=5,
                     fillstyle="none",
                 )
-            if found["noise_floor"] is not None:
+            if found.noise_floor is not None:
                 axes.plot(
-                    found["noise_floor"], row, "|", color=FLOOR, markersize=13, markeredgewidth=2
+                    found.noise_floor, row, "|", color=FLOOR, markersize=13, markeredgewidth=2
                 )
         axes.plot([], [], "o-", color=HEAD, label="NRP head")
         axes.plot(
@@ -99,70 +98,70 @@ def _label(run: FinishedRun, with_folder: bool) -> str:
     )
 
 
-def leaderboard_table(comparison: dict[str, Any]) -> Table:
+def leaderboard_table(comparison: Comparison) -> Table:
     """The runs from the least NRP-error up; SIMULATED where the recordings are."""
     table = Table(
         title=_title(comparison),
-        caption=f"NRP-error in {comparison['units']}, {comparison['n_images']} held-out images; "
+        caption=f"NRP-error in {comparison.units}, {comparison.n_images} held-out images; "
         "[95 % interval] over images and sites",
     )
     table.add_column("rank", justify="right")
     table.add_column("run")
     table.add_column("model")
-    for heading in ("NRP-error", *comparison["runs"][0]["regions"]):
+    for heading in ("NRP-error", *comparison.runs[0].regions):
         table.add_column(heading, justify="right")
-    for run in comparison["runs"]:
-        low, high = run["rank_ci95"]
+    for run in comparison.runs:
+        low, high = run.rank_ci95
         table.add_row(
-            f"{run['rank']} [{low}, {high}]",
-            run["folder"],
-            run["model"],
-            _with_interval(run["nrp_error"], run["ci95"]),
-            *(_with_interval(found["value"], found["ci95"]) for found in run["regions"].values()),
+            f"{run.rank} [{low}, {high}]",
+            run.folder,
+            run.model,
+            _with_interval(run.nrp_error, run.ci95),
+            *(_with_interval(found.value, found.ci95) for found in run.regions.values()),
         )
     return table
 
 
-def pairs_table(comparison: dict[str, Any]) -> Table:
+def pairs_table(comparison: Comparison) -> Table:
     """The paired difference of every two runs, and at how many sites the first errs less."""
     table = Table(title="Paired differences of the NRP-error, first less second")
     for heading in ("first", "second"):
         table.add_column(heading)
     for heading in ("difference", "better at"):
         table.add_column(heading, justify="right")
-    for pair in comparison["pairs"]:
+    for pair in comparison.pairs:
         table.add_row(
-            pair["first"],
-            pair["second"],
-            difference_with_interval(pair),
-            f"{pair['wins']} of {pair['n_sites']} sites",
+            pair.first,
+            pair.second,
+            difference_with_interval(pair.difference, pair.ci95),
+            f"{pair.wins} of {pair.n_sites} sites",
         )
     return table
 
 
-def write_leaderboard(path: Path, comparison: dict[str, Any]) -> None:
+def write_leaderboard(path: Path, comparison: Comparison) -> None:
     """Write a CSV file with one row a run, from the least NRP-error up."""
-    regions = list(comparison["runs"][0]["regions"])
+    regions = list(comparison.runs[0].regions)
     columns = ["rank", "rank_low", "rank_high", "run", "model", "nrp_error", "low", "high"]
     for region in regions:
         columns += [f"{region}_nrp_error", f"{region}_low", f"{region}_high"]
     columns += ["units", "recordings", "simulated"]
-    about = comparison["recordings"]
+    about = comparison.recordings
     with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
-        for run in comparison["runs"]:
-            row = [run["rank"], *run["rank_ci95"], run["folder"], run["model"]]
-            row += [run["nrp_error"], *run["ci95"]]
+        for run in comparison.runs:
+            row = [run.rank, *run.rank_ci95, run.folder, run.model]
+            row += [run.nrp_error, *run.ci95]
             for region in regions:
-                row += [run["regions"][region]["value"], *run["regions"][region]["ci95"]]
-            writer.writerow([*row, comparison["units"], about["name"], about["simulated"]])
+                row += [run.regions[region].value, *run.regions[region].ci95]
+            writer.writerow([*row, comparison.units, about.name, about.simulated])
 
 
-def _title(comparison: dict[str, Any]) -> str:
-    about = comparison["recordings"]
-    return f"Runs on {about['name']}" + ("  SIMULATED" if about["simulated"] else "")
+def _title(comparison: Comparison) -> str:
+    about = comparison.recordings
+    return f"Runs on {about.name}" + ("  SIMULATED" if about.simulated else "")
 
 
-def _with_interval(value: float, interval: list[float]) -> str:
+def _with_interval(value: float, interval: Interval) -> str:
     return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"

@@ -53,7 +53,7 @@ from nrp_onnx.report.words import (
     overall_sentence,
     region_sentences,
 )
-from nrp_onnx.scoring.result import FinishedRun, read_run
+from nrp_onnx.scoring.run import FinishedRun, read_run
 from nrp_onnx.scoring.run_folder import SITES_FILE
 
 
@@ -88,7 +88,7 @@ def run_section(run: FinishedRun, prefix: str) -> tuple[dict[str, Any], list[Nam
     reliability = _reliability(run)
     cards: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for site, drawing in zip(shown, drawings(of_shown, prefix), strict=True):
-        cards[run.regions[site.place]].append(
+        cards[run.site_regions[site.place]].append(
             {
                 "name": run.site_ids[site.place],
                 "rank": site.rank,
@@ -106,15 +106,15 @@ def run_section(run: FinishedRun, prefix: str) -> tuple[dict[str, Any], list[Nam
         "id": prefix,
         "name": model_name(run),
         "folder": run.folder.name,
-        "recordings": run.result["recordings"]["name"],
+        "recordings": run.result.recordings.name,
         "simulated": is_simulated(run),
         "units": error_units(run),
-        "recorded_units": run.result["recordings"]["units"],
+        "recorded_units": run.result.recordings.units,
         "overall": overall_sentence(run),
         "sentences": [region_sentences(run, region) for region in regions],
         "scores": [
-            (region, found["nrp_error"]["value"], *found["nrp_error"]["ci95"])
-            for region, found in run.result["regions"].items()
+            (region, found.nrp_error.value, *found.nrp_error.ci95)
+            for region, found in run.regions.items()
         ],
         "table": predictors_table(run),
         "regions_table": regions_table(run),
@@ -128,7 +128,7 @@ def run_section(run: FinishedRun, prefix: str) -> tuple[dict[str, Any], list[Nam
         "model": model_facts(run),
         "layers": layers_table(run),
         "provenance": provenance_facts(run),
-        "notes": run.result["notes"],
+        "notes": run.result.notes,
     }
     return section, [*of_score, *of_sites, *of_shown, *of_search]
 
@@ -142,7 +142,7 @@ def _pictures(
             "name": run.stimulus_ids[place],
             "source": images.get(run.stimulus_ids[place], ""),
             "measured": f"{run.recorded[place, site.place]:.2f}",
-            "predicted": f"{run.predicted['nrp'][place, site.place]:.2f}",
+            "predicted": f"{run.predictions['nrp'][place, site.place]:.2f}",
         }
         for place in places
     ]
@@ -212,5 +212,5 @@ def write_report(folders: Sequence[Path], out: Path, figures: Path | None = None
 
 def _title(runs: list[FinishedRun]) -> str:
     if len(runs) == 1:
-        return f"{model_name(runs[0])} on {runs[0].result['recordings']['name']}"
+        return f"{model_name(runs[0])} on {runs[0].result.recordings.name}"
     return f"NRP-errors of {len(runs)} runs"

@@ -10,7 +10,9 @@ from nrp_onnx.report.words import (
     model_name,
     predictor_name,
 )
-from nrp_onnx.scoring.result import FinishedRun
+from nrp_onnx.scoring.result import RegionScore
+from nrp_onnx.scoring.run import FinishedRun
+from nrp_onnx.statistics import Interval, PairedDifference
 
 Facts = list[tuple[str, str]]
 
@@ -18,53 +20,52 @@ Facts = list[tuple[str, str]]
 def protocol_facts(run: FinishedRun) -> Facts:
     """How the images were split, the rates scaled, the heads searched."""
     result = run.result
-    protocol, search = result["protocol"], result["search"]
-    stratified = protocol["stratified_on"]
+    protocol, search = result.protocol, result.search
+    stratified = protocol.stratified_on
     scaling = {
         "zscore": "each site divided by its standard deviation over the training images",
         "none": "rates as they were recorded",
     }
     facts = [
-        ("Split", f"{protocol['name']}, {_count(protocol['folds'], 'fold')} over the images"),
+        ("Split", f"{protocol.name}, {_count(protocol.folds, 'fold')} over the images"),
         ("Stratified on", stratified or "nothing"),
-        ("Validation", f"{100 * protocol['validation_share']:g} % of the training images, to choose and stop by"),
-        ("Rates", scaling.get(protocol["normalise"], protocol["normalise"])),
-        ("Search", f"{search['preset']}, {search['trials']['count']:,} heads trained"),
-        ("Intervals", protocol["interval"]),
-        ("Seed", str(protocol["seed"])),
-        ("Exported", f"the head of fold {protocol['exported_fold']}, in head.onnx, predictor.onnx and scorer.onnx"),
+        ("Validation", f"{100 * protocol.validation_share:g} % of the training images, to choose and stop by"),
+        ("Rates", scaling.get(protocol.normalise, protocol.normalise)),
+        ("Search", f"{search.preset}, {search.trials.count:,} heads trained"),
+        ("Intervals", protocol.interval),
+        ("Seed", str(protocol.seed)),
+        ("Exported", f"the head of fold {protocol.exported_fold}, in head.onnx, predictor.onnx and scorer.onnx"),
     ]  # fmt: skip
     return facts
 
 
 def recordings_facts(run: FinishedRun) -> Facts:
     """The recordings, and whose they are."""
-    kept = run.result["recordings"]
+    kept = run.result.recordings
     facts = [
-        ("Name", kept["name"] + (" (SIMULATED)" if is_simulated(run) else "")),
-        ("Stimuli", f"{kept['n_stimuli']:,}"),
-        ("Sites", ", ".join(f"{found['n_sites']:,} {region}" for region, found in run.result["regions"].items())),
-        ("Units", kept["units"]),
-        ("Missing", f"{100 * kept['missing_share']:.3g} % of the averaged responses"),
+        ("Name", kept.name + (" (SIMULATED)" if is_simulated(run) else "")),
+        ("Stimuli", f"{kept.n_stimuli:,}"),
+        ("Sites", ", ".join(f"{found.n_sites:,} {region}" for region, found in run.regions.items())),
+        ("Units", kept.units),
+        ("Missing", f"{100 * kept.missing_share:.3g} % of the averaged responses"),
     ]  # fmt: skip
-    for key, words in (("citation", "Citation"), ("licence", "Licence")):
-        if kept.get(key):
-            facts.append((words, kept[key]))
-    if kept.get("visual_degrees"):
-        facts.append(("Shown at", f"{kept['visual_degrees']:g}° of the visual field"))
+    if kept.citation:
+        facts.append(("Citation", kept.citation))
+    if kept.visual_degrees:
+        facts.append(("Shown at", f"{kept.visual_degrees:g}° of the visual field"))
     return facts
 
 
 def model_facts(run: FinishedRun) -> Facts:
     """The backbone, and how it takes images."""
-    model = run.result["model"]
-    facts = [("File", model["file"]), ("Parameters", f"{model['n_parameters']:,}")]
+    model = run.result.model
+    facts = [("File", model.file), ("Parameters", f"{model.n_parameters:,}")]
     facts += [
         (key.capitalize(), str(value))
-        for key, value in (model["source"] or {}).items()
+        for key, value in (model.source or {}).items()
         if isinstance(value, str | int | float)
     ]
-    facts.append(("Preprocessing", _preprocessing(model["preprocessing"])))
+    facts.append(("Preprocessing", _preprocessing(model.preprocessing)))
     return facts
 
 
@@ -72,13 +73,13 @@ def provenance_facts(run: FinishedRun) -> Facts:
     """Hashes, versions and times."""
     result = run.result
     return [
-        ("Run", result["fingerprint"]),
-        ("Model, SHA-256", result["model"]["sha256"]),
-        ("Recordings, SHA-256", result["recordings"]["fingerprint"]),
-        ("Activations by", result["provider"]),
-        ("Exported head", f"within {result['export']['max_difference_sd']:.1e} standard deviations of what was scored"),
-        ("Versions", ", ".join(f"{name} {version}" for name, version in result["versions"].items())),
-        ("Seconds", ", ".join(f"{name.removesuffix('_s')} {seconds:.1f}" for name, seconds in result["timings"].items())),
+        ("Run", result.fingerprint),
+        ("Model, SHA-256", result.model.sha256),
+        ("Recordings, SHA-256", result.recordings.fingerprint),
+        ("Activations by", result.provider),
+        ("Exported head", f"within {result.export.max_difference_sd:.1e} standard deviations of what was scored"),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in result.versions.items())),
+        ("Seconds", ", ".join(f"{name.removesuffix('_s')} {seconds:.1f}" for name, seconds in result.timings.items())),
     ]  # fmt: skip
 
 
@@ -131,9 +132,7 @@ def number(value: float | None, form: str = ".3f", strong: bool = False) -> Cell
     return Cell(format(value, form).replace("-", "−"), float(value), strong)
 
 
-def with_interval(
-    value: float, bounds: list[float], form: str = ".3f", strong: bool = False
-) -> Cell:
+def with_interval(value: float, bounds: Interval, form: str = ".3f", strong: bool = False) -> Cell:
     """A number with its interval behind it, sorted by the number."""
     low, high = (number(bound, form).text for bound in bounds)
     return Cell(f"{number(value, form).text} ({low} to {high})", float(value), strong)
@@ -141,31 +140,31 @@ def with_interval(
 
 def predictors_table(run: FinishedRun) -> PageTable:
     """Every predictor of every region; columns that the run does not have are left out."""
-    regions = run.result["regions"]
-    every = [numbers for found in regions.values() for numbers in found["predictors"].values()]
-    explained = any(numbers.get("explainable_removed") is not None for numbers in every)
-    normalised = any(numbers.get("pearson_r_normalised") is not None for numbers in every)
-    compared = any(found.get("comparisons") for found in regions.values())
+    regions = run.regions
+    every = [numbers for found in regions.values() for numbers in found.predictors.values()]
+    explained = any(numbers.explainable_removed is not None for numbers in every)
+    normalised = any(numbers.pearson_r_normalised is not None for numbers in every)
+    compared = any(found.comparisons for found in regions.values())
     headings = [("Region", False), ("Predictor", False), ("Error (95 %)", True)]
     headings += [("Explained", True)] * explained + [("R²", True), ("r", True)]
     headings += [("r / ceiling", True)] * normalised
     headings += [("Head less it (95 %)", True), ("Head better at", True)] * compared
     rows = []
     for region, found in regions.items():
-        for name, numbers in found["predictors"].items():
+        for name, numbers in found.predictors.items():
             strong = name == "nrp"
             row = [
                 Cell(region, strong=strong),
                 Cell(predictor_name(name), strong=strong),
-                with_interval(numbers["mae"], numbers["mae_ci95"], strong=strong),
+                with_interval(numbers.mae, numbers.mae_ci95, strong=strong),
             ]
             if explained:
-                row.append(number(numbers.get("explainable_removed"), ".0%"))
-            row += [number(numbers["r2"]), number(numbers["pearson_r"])]
+                row.append(number(numbers.explainable_removed, ".0%"))
+            row += [number(numbers.r2), number(numbers.pearson_r)]
             if normalised:
-                row.append(number(numbers.get("pearson_r_normalised")))
+                row.append(number(numbers.pearson_r_normalised))
             if compared:
-                row += _compared((found.get("comparisons") or {}).get(name))
+                row += _compared(found.comparisons.get(name))
             rows.append(row)
     caption = (
         f"Mean absolute error in {error_units(run)}, on held-out images; R² and r are medians over sites."
@@ -178,25 +177,25 @@ def predictors_table(run: FinishedRun) -> PageTable:
 
 def regions_table(run: FinishedRun) -> PageTable:
     """What the errors of each region are to be seen beside: noise, reliability, Brain-Score."""
-    regions = run.result["regions"]
+    regions = run.regions
     headings = [("Region", False), ("Sites", True), ("Noise floor", True), ("Reliability", True)]
     headings += [("Brain-Score", True), ("its r", True), ("its ceiling", True)]
     rows, reasons = [], []
     for region, found in regions.items():
-        brainscore = found.get("brainscore") or {}
+        brainscore = found.brainscore
         rows.append(
             [
                 Cell(region),
-                number(found["n_sites"], ",d"),
-                number(found["noise_floor"]),
-                number(found.get("reliability")),
-                number(brainscore.get("score")),
-                number(brainscore.get("r")),
-                number(brainscore.get("ceiling")),
+                number(found.n_sites, ",d"),
+                number(found.noise_floor),
+                number(found.reliability),
+                number(brainscore.score if brainscore else None),
+                number(brainscore.r if brainscore else None),
+                number(brainscore.ceiling if brainscore else None),
             ]
         )
-        reasons += [found.get("noise_floor_reason"), found.get("reliability_reason")]
-        reasons.append(brainscore.get("reason"))
+        reasons += [found.noise_floor_reason, found.reliability_reason]
+        reasons.append(brainscore.reason if brainscore else None)
     missing = "; ".join(dict.fromkeys(reason for reason in reasons if reason))
     caption = (
         "Noise floor: the error of a perfect predictor. Reliability: split-half, of the averaged "
@@ -207,12 +206,10 @@ def regions_table(run: FinishedRun) -> PageTable:
 
 def chosen_heads_table(run: FinishedRun) -> PageTable | None:
     """The head that the search chose in each fold; None if the run does not say."""
-    best = run.result["search"].get("best") or []
+    best = run.result.search.best
     if not best:
         return None
-    shares = [
-        region for region in run.result["regions"] if region in (best[0].get("linear_share") or {})
-    ]
+    shares = [region for region in run.regions if region in (best[0].get("linear_share") or {})]
     headings = [("Fold", True), ("Layers", False), ("L1", True), ("L2", True)]
     headings += [("Learning rate", True), ("Validation error", True), ("Epoch", True)]
     headings += [(f"Linear share, {region}", True) for region in shares]
@@ -243,58 +240,56 @@ def layers_table(run: FinishedRun) -> PageTable:
         [("Layer", False), ("Shape", False), ("Reduction", False), ("Features", True)],
         [
             [
-                Cell(layer["name"]),
-                Cell(" × ".join(map(str, layer["shape"])) or "?"),
-                Cell(layer["reduction"]),
-                number(layer["n_features"], ",d"),
+                Cell(layer.name),
+                Cell(" × ".join(map(str, layer.shape)) or "?"),
+                Cell(layer.reduction),
+                number(layer.n_features, ",d"),
             ]
-            for layer in run.result["model"]["layers"]
+            for layer in run.result.model.layers
         ],
     )
 
 
 def comparison_table(runs: list[FinishedRun]) -> PageTable:
     """All runs side by side, lowest NRP-error first."""
-    regions = list(dict.fromkeys(region for run in runs for region in run.result["regions"]))
+    regions = list(dict.fromkeys(region for run in runs for region in run.regions))
     headings = [("Model", False), ("Run", False), ("Recordings", False), ("Parameters", True)]
     headings.append(("NRP-error", True))
     for region in regions:
         headings += [(f"{region} (95 %)", True), (f"{region}, best baseline", True)]
     rows = []
-    for run in sorted(runs, key=lambda run: float(run.result["nrp_error"])):
+    for run in sorted(runs, key=lambda run: float(run.result.nrp_error)):
         result = run.result
         simulated = " (SIMULATED)" if is_simulated(run) else ""
         row = [
             Cell(model_name(run), strong=True),
             Cell(run.folder.name),
-            Cell(result["recordings"]["name"] + simulated),
-            number(result["model"]["n_parameters"], ",d"),
-            number(result["nrp_error"], strong=True),
+            Cell(result.recordings.name + simulated),
+            number(result.model.n_parameters, ",d"),
+            number(result.nrp_error, strong=True),
         ]
         for region in regions:
-            row += _of_region(result["regions"].get(region))
+            row += _of_region(result.regions.get(region))
         rows.append(row)
     units = ", ".join(dict.fromkeys(error_units(run) for run in runs))
     return PageTable(f"NRP-error in {units}; lower is better.", headings, rows)
 
 
-def _compared(paired: dict[str, Any] | None) -> list[Cell]:
+def _compared(paired: PairedDifference | None) -> list[Cell]:
     if paired is None:
         return [Cell("")] * 2
     return [
-        with_interval(paired["difference"], paired["ci95"], "+.3f"),
-        Cell(
-            f"{paired['wins']} of {paired['n_sites']}", paired["wins"] / max(paired["n_sites"], 1)
-        ),
+        with_interval(paired.difference, paired.ci95, "+.3f"),
+        Cell(f"{paired.wins} of {paired.n_sites}", paired.wins / max(paired.n_sites, 1)),
     ]
 
 
-def _of_region(found: dict[str, Any] | None) -> list[Cell]:
+def _of_region(found: RegionScore | None) -> list[Cell]:
     if found is None:
         return [number(None)] * 2
-    best = best_baseline(found["predictors"])
-    mae = None if best is None else found["predictors"][best]["mae"]
+    best = best_baseline(found.predictors)
+    mae = None if best is None else found.predictors[best].mae
     return [
-        with_interval(found["nrp_error"]["value"], found["nrp_error"]["ci95"]),
+        with_interval(found.nrp_error.value, found.nrp_error.ci95),
         number(None) if best is None else Cell(f"{mae:.3f} ({predictor_name(best)})", mae),
     ]

@@ -1,7 +1,5 @@
 """Figures of a run: errors of all predictors, and predicted against measured rates."""
 
-from typing import Any
-
 import numpy as np
 from matplotlib.axes import Axes
 
@@ -17,19 +15,20 @@ from nrp_onnx.report.style import (
     set_title,
 )
 from nrp_onnx.report.words import best_baseline, error_units, is_simulated, predictor_name
-from nrp_onnx.scoring.result import FinishedRun
+from nrp_onnx.scoring.run import FinishedRun
+from nrp_onnx.statistics import Interval
 
 
 def error_figure(run: FinishedRun, region: str) -> NamedFigure:
     """The mean absolute error of every predictor, with its interval and the noise floor."""
-    found = run.result["regions"][region]
-    names = list(found["predictors"])
+    found = run.regions[region]
+    names = list(found.predictors)
     with panel(0.95 + 0.3 * len(names), simulated=is_simulated(run)) as axes:
         for row, name in enumerate(names):
-            numbers = found["predictors"][name]
-            _interval(axes, row, numbers["mae"], numbers["mae_ci95"], _colour(name))
+            numbers = found.predictors[name]
+            _interval(axes, row, numbers.mae, numbers.mae_ci95, _colour(name))
         _rows(axes, names)
-        floor = found["noise_floor"]
+        floor = found.noise_floor
         if floor is not None:
             axes.axvline(floor, color=FLOOR, linewidth=1.5)
             axes.annotate(
@@ -37,7 +36,7 @@ def error_figure(run: FinishedRun, region: str) -> NamedFigure:
                 textcoords="offset points", color=FLOOR, fontsize=8, va="bottom",
             )  # fmt: skip
         axes.set_xlabel(f"mean absolute error ({error_units(run)})")
-        set_title(axes, f"{region}, {found['n_sites']} sites")
+        set_title(axes, f"{region}, {found.n_sites} sites")
     floor_words = "" if floor is None else "; the line is the error of a perfect predictor"
     return NamedFigure(
         f"errors-{region}",
@@ -49,7 +48,7 @@ def error_figure(run: FinishedRun, region: str) -> NamedFigure:
 
 def difference_figure(run: FinishedRun, region: str) -> NamedFigure | None:
     """The head's error less that of each baseline; None if the run has no paired comparisons."""
-    comparisons: dict[str, Any] = run.result["regions"][region].get("comparisons") or {}
+    comparisons = run.regions[region].comparisons
     if not comparisons:
         return None
     names = list(comparisons)
@@ -57,7 +56,7 @@ def difference_figure(run: FinishedRun, region: str) -> NamedFigure | None:
         axes.axvline(0, color=MUTED, linewidth=1.2)
         for row, name in enumerate(names):
             paired = comparisons[name]
-            _interval(axes, row, paired["difference"], paired["ci95"], HEAD)
+            _interval(axes, row, paired.difference, paired.ci95, HEAD)
         _rows(axes, names)
         axes.set_xlabel(f"head's error less baseline's ({error_units(run)})")
         set_title(axes, f"{region}: NRP head against each baseline")
@@ -71,7 +70,7 @@ def difference_figure(run: FinishedRun, region: str) -> NamedFigure | None:
     )
 
 
-def _interval(axes: Axes, row: int, value: float, interval: list[float], colour: str) -> None:
+def _interval(axes: Axes, row: int, value: float, interval: Interval, colour: str) -> None:
     axes.plot(interval, [row, row], color=colour, linewidth=2.2, solid_capstyle="round")
     axes.plot(value, row, "o", color=colour, markersize=6)
 
@@ -98,7 +97,7 @@ def density_figure(run: FinishedRun, region: str) -> NamedFigure:
     sites = run.sites_of(region)
     measured, predicted = (
         (rates[:, sites] - _centre(run, sites)) / run.scale[:, sites]
-        for rates in (run.recorded, run.predicted["nrp"])
+        for rates in (run.recorded, run.predictions["nrp"])
     )
     there = ~np.isnan(measured)
     low, high = np.quantile(measured[there], [0.002, 0.998])
@@ -126,7 +125,7 @@ def density_figure(run: FinishedRun, region: str) -> NamedFigure:
 
 def sites_figure(run: FinishedRun, region: str) -> NamedFigure | None:
     """The error of each site with the head against that with the best baseline."""
-    best = best_baseline(run.result["regions"][region]["predictors"])
+    best = best_baseline(run.regions[region].predictors)
     if best is None:
         return None
     sites = run.sites_of(region)
@@ -154,7 +153,7 @@ def sites_figure(run: FinishedRun, region: str) -> NamedFigure | None:
 def site_figure(run: FinishedRun, place: int) -> NamedFigure:
     """Predicted against measured rates of one site, a point an image."""
     measured = run.recorded[:, place]
-    predicted = run.predicted["nrp"][:, place]
+    predicted = run.predictions["nrp"][:, place]
     low, high = np.nanmin(measured), np.nanmax(measured)
     low, high = low - 0.04 * (high - low), high + 0.04 * (high - low)
     if low == high:

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 
 from nrp_onnx.report.style import BASELINE, HEAD, NamedFigure, panel, set_title
 from nrp_onnx.report.words import is_simulated
-from nrp_onnx.scoring.result import FinishedRun
+from nrp_onnx.scoring.run import FinishedRun
 from nrp_onnx.scoring.run_folder import TRIALS_FILE
 
 #: Rows of trials.parquet.
@@ -136,7 +136,7 @@ def layers_figure(run: FinishedRun, trials: Trials) -> NamedFigure | None:
     """The lowest validation error with each layer alone, over depth."""
     alone: dict[str, dict[int, float]] = defaultdict(dict)
     together: dict[int, float] = {}
-    depth = [layer["name"] for layer in run.result["model"]["layers"]]
+    depth = [layer.name for layer in run.result.model.layers]
     for trial in trials:
         kept = alone[trial["layers"][0]] if len(trial["layers"]) == 1 else together
         kept[trial["fold"]] = min(_error(trial), kept.get(trial["fold"], np.inf))
@@ -201,7 +201,7 @@ def _config_labels(configs: Trials, run: FinishedRun) -> list[str]:
     sizes_vary = len({_shape(config)[1:] for config in configs}) > 1
     varies = [name for name in _WORDS if len({config.get(name) for config in configs}) > 1]
     layers_vary = len({tuple(config["layers"]) for config in configs}) > 1
-    n_layers = len(run.result["model"]["layers"])
+    n_layers = len(run.result.model.layers)
     labels = []
     for config in configs:
         parts = []

@@ -13,7 +13,7 @@ from PIL import Image
 from nrp_onnx.activations.images import decode_image
 from nrp_onnx.files import whole_file
 from nrp_onnx.recordings import Recordings
-from nrp_onnx.scoring.result import FinishedRun, read_run
+from nrp_onnx.scoring.run import FinishedRun, read_run
 from nrp_onnx.scoring.run_folder import THUMBNAILS_FILE
 from nrp_onnx.statistics import pearson_r
 
@@ -54,7 +54,7 @@ def site_correlations(run: FinishedRun, predictor: str) -> np.ndarray:
     Within folds, as each has a predictor of its own. NaN where a predictor or site is constant.
     """
     per_fold = [
-        pearson_r(run.predicted[predictor][run.fold == number], run.recorded[run.fold == number])
+        pearson_r(run.predictions[predictor][run.fold == number], run.recorded[run.fold == number])
         for number in np.unique(run.fold)
     ]
     correlations: np.ndarray = np.mean(per_fold, axis=0)

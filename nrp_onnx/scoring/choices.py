@@ -1,5 +1,6 @@
 """What is chosen for the user where an option is left open; each choice is said and recorded."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from nrp_onnx.backbone.choose_layers import select_layers
@@ -76,7 +77,11 @@ def choose_visual_degrees(
 
 
 def choose_features(
-    backbone: Backbone, layer_choice: str, reduce_choice: str, n_images: int, notes: Notes
+    backbone: Backbone,
+    layer_choice: str | Sequence[str],
+    reduce_choice: str,
+    n_images: int,
+    notes: Notes,
 ) -> list[Feature]:
     """The layers and their reductions.
 

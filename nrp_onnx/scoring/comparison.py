@@ -1,16 +1,18 @@
 """Runs on the same recordings beside each other: paired differences, and ranks with intervals."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from nrp_onnx.errors import OptionError, RunError
-from nrp_onnx.scoring.result import FinishedRun, read_run
+from nrp_onnx.scoring.run import FinishedRun
 from nrp_onnx.statistics import (
+    Interval,
+    PairedDifference,
     bootstrap_means,
     compare_errors,
     mean_absolute_error,
@@ -18,53 +20,134 @@ from nrp_onnx.statistics import (
 )
 
 
-def compare_runs(folders: Sequence[Path], seed: int = 0) -> dict[str, Any]:
+@dataclass(frozen=True)
+class ComparedRecordings:
+    """What all compared runs were scored on."""
+
+    name: str
+    simulated: bool
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class RegionError:
+    """The NRP-error of a run in one region, with its 95 % interval."""
+
+    value: float
+    ci95: Interval
+
+
+@dataclass(frozen=True)
+class ComparedRun:
+    """A run among others; ``rank`` 1 has the least NRP-error."""
+
+    rank: int
+    rank_ci95: tuple[int, int]
+    folder: str
+    model: str
+    nrp_error: float
+    ci95: Interval
+    regions: dict[str, RegionError]
+
+
+@dataclass(frozen=True)
+class ComparedPair:
+    """The NRP-error of one run less that of another, paired by image and site.
+
+    Attributes:
+        first, second: their folders; the first has the lesser error.
+        difference: of the means over regions; negative where the first errs less.
+        ci95: its 95 % interval.
+        wins: at how many sites of ``n_sites`` the first errs less.
+        regions: the same for each region.
+    """
+
+    first: str
+    second: str
+    difference: float
+    ci95: Interval
+    wins: int
+    n_sites: int
+    regions: dict[str, PairedDifference]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs on the same recordings, from the least NRP-error up, and every two of them."""
+
+    recordings: ComparedRecordings
+    units: str
+    n_images: int
+    seed: int
+    runs: list[ComparedRun]
+    pairs: list[ComparedPair]
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        content: dict[str, Any] = msgspec.to_builtins(self)
+        return content
+
+
+def compare_runs(runs: Sequence[FinishedRun], seed: int = 0) -> Comparison:
     """Compare the NRP-errors of runs, image by image and site by site.
 
     One bootstrap over images and sites serves all runs: each resample gives every run an NRP-error
     (the mean over regions), so every difference and every rank has an interval.
 
     Args:
-        folders: of two or more finished runs on the same recordings.
+        runs: two or more, on the same recordings.
         seed: of the bootstrap.
 
-    Returns:
-        ``runs``, from the least NRP-error up, each with its rank; ``pairs``, every two of them, the
-        one of lesser error first; ``recordings``, ``units``, ``seed``.
-
     Raises:
-        OptionError: if there are fewer than two folders, or one comes twice.
+        OptionError: if there are fewer than two runs, or one comes twice.
         RunError: if a run cannot be read, or the runs do not belong together.
     """
-    if len({folder.resolve() for folder in folders}) < max(2, len(folders)):
+    if len({run.folder.resolve() for run in runs}) < max(2, len(runs)):
         raise OptionError(
             "this is nothing to compare",
             where="RUNS",
             expected="two or more folders of runs, each once",
-            found=", ".join(map(str, folders)),
+            found=", ".join(str(run.folder) for run in runs),
         )
-    runs = [_Scored.of(read_run(folder), seed) for folder in folders]
-    for other in runs[1:]:
-        _check_alike(runs[0].run, other.run)
-    runs.sort(key=lambda scored: scored.value)
-    resampled = np.stack([scored.means for scored in runs])
+    scored = [_Scored.of(run, seed) for run in runs]
+    for other in scored[1:]:
+        _check_alike(scored[0].run, other.run)
+    scored.sort(key=lambda one: one.value)
+    resampled = np.stack([one.means for one in scored])
     # Ranks in every resample; runs that are equal share the better rank.
     ranks = 1 + (resampled[None] < resampled[:, None]).sum(axis=1)
-    result = runs[0].run.result
-    return {
-        "recordings": {key: result["recordings"][key] for key in _FACTS},
-        "units": result["units"],
-        "n_images": len(runs[0].run.stimulus_ids),
-        "seed": seed,
-        "runs": [
-            {"rank": 1 + sum(other.value < scored.value for other in runs), **scored.record(of)}
-            for scored, of in zip(runs, ranks, strict=True)
+    first = scored[0].run
+    facts = first.result.recordings
+    return Comparison(
+        recordings=ComparedRecordings(facts.name, facts.simulated, facts.fingerprint),
+        units=first.units,
+        n_images=len(first.stimulus_ids),
+        seed=seed,
+        runs=[
+            one.among(1 + sum(other.value < one.value for other in scored), of)
+            for one, of in zip(scored, ranks, strict=True)
         ],
-        "pairs": [_pair(first, second) for first, second in combinations(runs, 2)],
-    }
+        pairs=[_pair(one, other) for one, other in combinations(scored, 2)],
+    )
 
 
-_FACTS = ("name", "simulated", "fingerprint")
+def nrp_error_interval(run: FinishedRun, seed: int = 0) -> Interval:
+    """The 95 % interval of a run's NRP-error, the mean over regions.
+
+    Raises:
+        RunError: if the run cannot be read.
+    """
+    return percentile_interval(_Scored.of(run, seed).means)
+
+
+def paired_difference(run: FinishedRun, other: FinishedRun, seed: int = 0) -> ComparedPair:
+    """A run's NRP-error less that of another, as in ``pairs`` of `compare_runs`.
+
+    Raises:
+        RunError: if a run cannot be read, or the two do not belong together.
+    """
+    _check_alike(run, other)
+    return _pair(_Scored.of(run, seed), _Scored.of(other, seed))
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,22 +172,23 @@ class _Scored:
             regions,
         )
 
-    def record(self, ranks: np.ndarray) -> dict[str, Any]:
+    def among(self, rank: int, ranks: np.ndarray) -> ComparedRun:
         low, high = np.quantile(ranks, [0.025, 0.975], method="inverted_cdf")
-        return {
-            "rank_ci95": [int(low), int(high)],
-            "folder": str(self.run.folder),
-            "model": self.run.result["model"]["file"],
-            "nrp_error": self.value,
-            "ci95": list(percentile_interval(self.means)),
-            "regions": {
-                name: {"value": value, "ci95": list(percentile_interval(means))}
+        return ComparedRun(
+            rank=rank,
+            rank_ci95=(int(low), int(high)),
+            folder=str(self.run.folder),
+            model=self.run.result.model.file,
+            nrp_error=self.value,
+            ci95=percentile_interval(self.means),
+            regions={
+                name: RegionError(value, percentile_interval(means))
                 for name, (value, means) in self.regions.items()
             },
-        }
+        )
 
 
-def _pair(first: _Scored, second: _Scored) -> dict[str, Any]:
+def _pair(first: _Scored, second: _Scored) -> ComparedPair:
     regions = {
         name: compare_errors(
             first.run.errors_of(name),
@@ -113,25 +197,28 @@ def _pair(first: _Scored, second: _Scored) -> dict[str, Any]:
         )
         for name in first.run.region_names
     }
-    return {
-        "first": str(first.run.folder),
-        "second": str(second.run.folder),
-        "difference": first.value - second.value,
-        "ci95": list(percentile_interval(first.means - second.means)),
-        "wins": sum(region["wins"] for region in regions.values()),
-        "n_sites": sum(region["n_sites"] for region in regions.values()),
-        "regions": regions,
-    }
+    return ComparedPair(
+        first=str(first.run.folder),
+        second=str(second.run.folder),
+        difference=first.value - second.value,
+        ci95=percentile_interval(first.means - second.means),
+        wins=sum(region.wins for region in regions.values()),
+        n_sites=sum(region.n_sites for region in regions.values()),
+        regions=regions,
+    )
+
+
+_ALIKE: dict[str, Callable[[FinishedRun], object]] = {
+    "recordings": lambda run: run.result.recordings.fingerprint,
+    "sites": lambda run: run.site_ids,
+    "normalisation": lambda run: run.result.protocol.normalise,
+    "held-out images": lambda run: run.stimulus_ids,
+    "algorithm version": lambda run: run.result.algorithm_version,
+}
 
 
 def _check_alike(run: FinishedRun, other: FinishedRun) -> None:
-    facts = {
-        "recordings": lambda r: r.result["recordings"]["fingerprint"],
-        "sites": lambda r: r.site_ids,
-        "normalisation": lambda r: r.result["protocol"]["normalise"],
-        "held-out images": lambda r: r.stimulus_ids,
-    }
-    for name, fact in facts.items():
+    for name, fact in _ALIKE.items():
         here, there = fact(run), fact(other)
         if here != there:
             raise RunError(
@@ -139,30 +226,12 @@ def _check_alike(run: FinishedRun, other: FinishedRun) -> None:
                 where=f"{run.folder} and {other.folder}",
                 expected=f"{name} alike in both",
                 found=f"{_short(here)} and {_short(there)}",
-                fix="Score both models with the same --recordings, --region, --normalise and "
+                fix="Score the older one again with --overwrite."
+                if name == "algorithm version"
+                else "Score both models with the same --recordings, --region, --normalise and "
                 "--protocol.",
             )
 
 
-def _short(fact: str | tuple[str, ...]) -> str:
-    return f"{len(fact)} of them" if isinstance(fact, tuple) else fact[:12]
-
-
-def nrp_error_interval(folder: Path, seed: int = 0) -> tuple[float, float]:
-    """The 95 % interval of a run's NRP-error, the mean over regions.
-
-    Raises:
-        RunError: if the run cannot be read.
-    """
-    return percentile_interval(_Scored.of(read_run(folder), seed).means)
-
-
-def paired_difference(folder: Path, other: Path, seed: int = 0) -> dict[str, Any]:
-    """A run's NRP-error less that of another, as in ``pairs`` of `compare_runs`.
-
-    Raises:
-        RunError: if a run cannot be read, or the two do not belong together.
-    """
-    first, second = read_run(folder), read_run(other)
-    _check_alike(first, second)
-    return _pair(_Scored.of(first, seed), _Scored.of(second, seed))
+def _short(fact: object) -> str:
+    return f"{len(fact)} of them" if isinstance(fact, tuple) else str(fact)[:12]

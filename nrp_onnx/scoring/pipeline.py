@@ -1,4 +1,7 @@
-"""A backbone and recordings in; NRP-error, held-out predictions and ONNX files out."""
+"""A score in named steps: plan, extract, fit, measure, export, write.
+
+`run_score` is the walk; each step takes what the steps before it made and gives one dataclass.
+"""
 
 import platform
 import shutil
@@ -6,7 +9,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,12 +20,15 @@ import onnxruntime as ort
 from nrp_onnx.activations.extract import extract_activations
 from nrp_onnx.activations.layer_file import StoredLayer
 from nrp_onnx.activations.remote import folder_of
+from nrp_onnx.backbone.feature_graph import Feature
 from nrp_onnx.backbone.model import Backbone
+from nrp_onnx.backbone.preprocessing import Preprocessing
 from nrp_onnx.engine import Engine
 from nrp_onnx.export.exported_fold import check_exported_head, export_fold
 from nrp_onnx.export.folded_head import fold_head, used_layers
-from nrp_onnx.files import safe_name, write_json
+from nrp_onnx.files import safe_name, sha256_of_json, write_json
 from nrp_onnx.notes import Notes
+from nrp_onnx.predictor.image_products import LayerSpan
 from nrp_onnx.predictor.search_space import SearchSpace
 from nrp_onnx.predictor.trials import TrialRecord
 from nrp_onnx.recordings import Recordings
@@ -33,88 +39,159 @@ from nrp_onnx.scoring.choices import (
     choose_preprocessing,
     choose_visual_degrees,
 )
-from nrp_onnx.scoring.folds import fit_folds, notes_on_layers, spans_of
+from nrp_onnx.scoring.folds import Fits, fit_folds, notes_on_layers, spans_of
 from nrp_onnx.scoring.metrics.brainscore import brainscore, choose_splits
-from nrp_onnx.scoring.regions import add_ceilings, notes_on_seeds, score_regions
+from nrp_onnx.scoring.options import ScoreOptions
+from nrp_onnx.scoring.regions import Measured, measure_regions, notes_on_seeds, write_sites
+from nrp_onnx.scoring.result import (
+    ALGORITHM_VERSION,
+    SCHEMA_VERSION,
+    BrainScore,
+    ExportFacts,
+    LayerFacts,
+    ModelFacts,
+    Protocol,
+    RecordingsFacts,
+    Result,
+    SearchFacts,
+    Trials,
+)
+from nrp_onnx.scoring.run import FinishedRun
 from nrp_onnx.scoring.run_folder import (
     PREDICTIONS_FILE,
     RESULT_FILE,
     SITES_FILE,
     TRIALS_FILE,
-    claim_folder,
-    run_fingerprint,
+    only_one_run,
+    take_folder,
     write_predictions,
 )
-from nrp_onnx.scoring.splits import PAPER_PARTS, VALIDATION_SHARE, stratification
+from nrp_onnx.scoring.splits import PAPER_PARTS, VALIDATION_SHARE, Fold, stratification
 from nrp_onnx.threads import one_blas_thread
 
-SCHEMA_VERSION = 1
 _PACKAGES = ("nrp-onnx", "numpy", "onnx", "onnx-ir", "torch", "scikit-learn", "ikpls", "pyarrow")
 
 
 @dataclass(frozen=True)
-class ScoreOptions:
-    """What a user can choose about a score; the defaults are those of the command line.
+class Inputs:
+    """What is scored on what.
 
     Attributes:
-        activations: the folder of the activations, or its URI; None: one in the output folder. Models that are
-            scored one after the other can share one: what is the same in the next is not computed
-            again, what is not is replaced.
+        space: the search that ``options.search`` names.
+        engine: the one that ``options.engine`` names.
+        keep_model: leave a copy of the model in the output folder.
+        timings: seconds of each step; steps add theirs.
     """
 
-    layers: str = "auto"
-    reduce: str = "auto"
-    preprocess: str | None = None
-    visual_degrees: float | None = None
-    regions: tuple[str, ...] = ()
-    normalise: str | None = None
-    search: str = "default"
-    protocol: str = "k-fold"
-    folds: int = 5
-    seed: int = 0
-    seeds: int = 1
-    device: str = "auto"
-    skip_bad_stimuli: bool = False
-    overwrite: bool = False
-    report: bool = True
-    activations: Path | str | None = None
-    engine: str = "local"
-    ray_address: str | None = None
+    backbone: Backbone
+    recordings: Recordings
+    space: SearchSpace
+    engine: Engine
+    options: ScoreOptions
+    notes: Notes
+    keep_model: bool = False
+    timings: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Keep the seconds that the block takes."""
+        start = time.perf_counter()
+        yield
+        self.timings[name] = round(time.perf_counter() - start, 3)
 
 
-def run_score(
-    backbone: Backbone,
-    space: SearchSpace,
-    engine: Engine,
-    recordings: Recordings,
-    out: str | Path | None,
-    options: ScoreOptions,
-    notes: Notes,
-    timings: dict[str, float],
-    keep_model: bool,
-) -> dict[str, Any]:
-    """Score a backbone; see `nrp_onnx.api.score`.
+@dataclass(frozen=True)
+class Plan:
+    """All choices of a score, made before anything is computed."""
+
+    preprocessing: Preprocessing
+    features: list[Feature]
+    normalise: str
+    folds: list[Fold]
+    stratified_on: str | None
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """The activations, and the stimuli that they are of.
+
+    Attributes:
+        recordings: without the stimuli that were skipped.
+        features: with the principal components of ``pca:K``, which need the images.
+        provider: ONNX Runtime's execution provider.
+    """
+
+    recordings: Recordings
+    folds: list[Fold]
+    stratified_on: str | None
+    features: list[Feature]
+    activations: list[StoredLayer]
+    skipped: list[str]
+    provider: str
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The fits of all folds; ``differing`` are the layers in which the images differ."""
+
+    fits: Fits
+    differing: list[LayerSpan]
+
+
+def run_score(inputs: Inputs, out: str | Path | None) -> FinishedRun:
+    """Score a backbone: six steps, each a function of this module.
 
     Args:
-        space: that ``options.search`` names.
-        engine: that ``options.engine`` names.
-        timings: seconds that were spent already, by what they were spent on.
-        keep_model: leave a copy of the model in the output folder.
+        out: the output folder; None: one under ``runs``, from the names of model and recordings.
+
+    Raises:
+        NrpOnnxError: for anything that is wrong with what was given.
     """
+    options = inputs.options
     if options.regions:
-        recordings = recordings.select_regions(list(options.regions))
+        recordings = inputs.recordings.select_regions(list(options.regions))
+        inputs = replace(inputs, recordings=recordings)
+    plan = make_plan(inputs)
+    name = f"{inputs.backbone.path.stem}-{safe_name(inputs.recordings.name)}"
+    folder = Path(out) if out else Path("runs") / name
+    with only_one_run(folder):
+        held = take_folder(folder, plan.settings, options.overwrite)
+        if held is not None:
+            inputs.notes.say(f"{folder} holds this very run, finished: nothing is computed again")
+            return FinishedRun(folder, held)
+        if inputs.keep_model:
+            shutil.copyfile(inputs.backbone.path, folder / "backbone.onnx")
+        extracted = extract(inputs, plan, folder)
+        fitted = fit(inputs, plan, extracted, folder)
+        splits = choose_splits(extracted.recordings, inputs.notes)
+        # Measuring and export keep one core busy; Brain-Score's metric takes the other.
+        with one_blas_thread(), ThreadPoolExecutor(1) as beside:
+            of_brainscore = beside.submit(
+                brainscore, fitted.differing, extracted.recordings, splits
+            )
+            measured = measure(inputs, extracted, fitted, folder)
+            difference = export(inputs, plan, extracted, fitted, measured, folder)
+            with inputs.timed("brainscore_s"):
+                found = of_brainscore.result()
+        return write(inputs, plan, extracted, fitted, measured, found, difference, folder)
+
+
+def make_plan(inputs: Inputs) -> Plan:
+    """Step 1: make and say every choice that the user left open.
+
+    Raises:
+        OptionError: for a choice that does not exist or does not fit.
+    """
+    backbone, recordings = inputs.backbone, inputs.recordings
+    options, notes = inputs.options, inputs.notes
     preprocessing = choose_preprocessing(backbone, options.preprocess, notes)
     preprocessing = choose_visual_degrees(options.visual_degrees, recordings, preprocessing, notes)
     features = choose_features(
         backbone, options.layers, options.reduce, recordings.n_stimuli, notes
     )
     normalise = choose_normalisation(options.normalise, recordings, notes)
-    folds = choose_folds(options.protocol, recordings, options.folds, options.seed)
-    parts = options.folds if options.protocol == "k-fold" else PAPER_PARTS
-    stratified = stratification(recordings, parts) is not None
-    if not stratified:
-        label = recordings.stratification_label
-        notes.say(f"the folds are not stratified: no {label} labels, or too few of a class")
+    folds, stratified_on = _folds(inputs, recordings)
     settings = {
         "model": backbone.sha256,
         "recordings": recordings.fingerprint,
@@ -122,160 +199,232 @@ def run_score(
         "reduce": [str(feature.reduction) for feature in features],
         "preprocess": preprocessing.to_json(),
         "normalise": normalise,
-        "search": space.to_json(),
+        "search": inputs.space.to_json(),
         "protocol": options.protocol,
         "folds": len(folds),
         "seed": options.seed,
         "seeds": options.seeds,
         "skip_bad_stimuli": options.skip_bad_stimuli,
         "schema_version": SCHEMA_VERSION,
+        "algorithm_version": ALGORITHM_VERSION,
     }
-    folder = (
-        Path(out) if out else Path("runs") / f"{backbone.path.stem}-{safe_name(recordings.name)}"
-    )
-    held = claim_folder(folder, settings, options.overwrite)
-    if held is not None:
-        notes.say(f"{folder} holds this very run, finished: nothing is computed again")
-        return {**held, "folder": str(folder)}
-    if keep_model:
-        shutil.copyfile(backbone.path, folder / "backbone.onnx")
+    return Plan(preprocessing, features, normalise, folds, stratified_on, settings)
 
-    with _timed(timings, "extraction_s"):
+
+def extract(inputs: Inputs, plan: Plan, folder: Path) -> Extracted:
+    """Step 2: compute the activations of all stimuli, unless they are there.
+
+    Raises:
+        ModelError, DeviceError, RecordingsError: if the model, the device or an image cannot be used.
+        OutputError: if the folder of activations is in use or cannot hold them.
+    """
+    recordings, options = inputs.recordings, inputs.options
+    with inputs.timed("extraction_s"):
         extraction = extract_activations(
-            backbone,
-            preprocessing,
-            features,
+            inputs.backbone,
+            plan.preprocessing,
+            plan.features,
             recordings,
             folder_of(options.activations or folder / "activations"),
             options.device,
-            notes,
+            inputs.notes,
             skip_bad_stimuli=options.skip_bad_stimuli,
-            engine=engine,
+            engine=inputs.engine,
         )
-    features = extraction.features
+    folds, stratified_on = plan.folds, plan.stratified_on
     if extraction.skipped:
         recordings = recordings.without_stimuli(extraction.skipped)
-        folds = choose_folds(options.protocol, recordings, options.folds, options.seed)
+        folds, stratified_on = _folds(inputs, recordings)
     activations = [StoredLayer(path, recordings.stimulus_ids) for path in extraction.paths]
-    names = [feature.layer.name for feature in features]
-    with _timed(timings, "fitting_s"):
+    return Extracted(
+        recordings=recordings,
+        folds=folds,
+        stratified_on=stratified_on,
+        features=list(extraction.features),
+        activations=activations,
+        skipped=list(extraction.skipped),
+        provider=extraction.provider,
+    )
+
+
+def fit(inputs: Inputs, plan: Plan, extracted: Extracted, folder: Path) -> Fitted:
+    """Step 3: fit every predictor on each training fold and predict its held-out images."""
+    names = [feature.layer.name for feature in extracted.features]
+    with inputs.timed("fitting_s"):
         record = TrialRecord(folder / TRIALS_FILE, names)
-        spans = spans_of(activations, engine, folder)
+        spans = spans_of(extracted.activations, inputs.engine, folder)
         fits = fit_folds(
-            *(spans, names, recordings, folds, space, normalise, options.seed, record),
-            n_seeds=options.seeds,
-            engine=engine,
+            spans,
+            names,
+            extracted.recordings,
+            extracted.folds,
+            inputs.space,
+            plan.normalise,
+            inputs.options.seed,
+            record,
+            n_seeds=inputs.options.seeds,
+            engine=inputs.engine,
         )
     for note in notes_on_layers(fits.n_directions):
-        notes.say(note)
-    differing = [x for x, n in zip(spans, fits.n_directions.values(), strict=True) if n]
-    splits = choose_splits(recordings, notes)
-    # Scoring and export keep one core busy at most.
-    with one_blas_thread(), ThreadPoolExecutor(1) as beside:
-        of_brainscore = beside.submit(brainscore, differing, recordings, splits)
-        with _timed(timings, "scoring_s"):
-            regions = score_regions(recordings, fits, folds, options.seed)
-            add_ceilings(regions, recordings, fits, folds, options.seed, folder / SITES_FILE)
-        for note in notes_on_seeds(regions):
-            notes.say(note)
-        nrp_error = float(np.mean([region["nrp_error"]["value"] for region in regions.values()]))
-        units = "z" if normalise == "zscore" else recordings.units
-        with _timed(timings, "export_s"):
-            first = fits.first
-            used = used_layers(first.predictor, first.bases)
-            chosen, inputs = [features[i] for i in used], [activations[i] for i in used]
-            export_fold(
-                folder,
-                fold_head(first.predictor, first.bases, activations, first.offset, first.scale),
-                backbone,
-                preprocessing,
-                chosen,
-                recordings,
-                {name: region["nrp_error"] for name, region in regions.items()},
-                fits.scales[folds[0].test[0]],
-                units,
-            )
-            difference = check_exported_head(
-                folder,
-                chosen,
-                inputs,
-                folds[0].test,
-                fits.predictions["nrp"][folds[0].test],
-                np.nanstd(recordings.averages, axis=0),
-            )
-            write_predictions(folder / PREDICTIONS_FILE, recordings, folds, fits.predictions)
-        with _timed(timings, "brainscore_s"):
-            for name, found in of_brainscore.result().items():
-                regions[name]["brainscore"] = found
-    result = {
-        "schema_version": SCHEMA_VERSION,
-        "fingerprint": run_fingerprint(settings),
-        "nrp_error": nrp_error,
-        "units": units,
-        "regions": regions,
-        "model": {
-            "file": backbone.path.name,
-            "sha256": backbone.sha256,
-            "n_parameters": backbone.n_parameters,
-            "source": backbone.source,
-            "preprocessing": preprocessing.to_json(),
-            "visual_degrees": recordings.visual_degrees
-            and recordings.visual_degrees * preprocessing.visual_degrees_ratio,
-            "layers": [
-                {
-                    "name": feature.layer.name,
-                    "shape": list(feature.layer.shape or ()),
-                    "reduction": str(feature.reduction),
-                    "n_features": feature.n_features,
-                }
-                for feature in features
+        inputs.notes.say(note)
+    differing = [span for span, n in zip(spans, fits.n_directions.values(), strict=True) if n]
+    return Fitted(fits, differing)
+
+
+def measure(inputs: Inputs, extracted: Extracted, fitted: Fitted, folder: Path) -> Measured:
+    """Step 4: the numbers of each region and site, from the held-out predictions."""
+    recordings, folds, seed = extracted.recordings, extracted.folds, inputs.options.seed
+    with inputs.timed("scoring_s"):
+        measured = measure_regions(recordings, fitted.fits, folds, seed)
+        write_sites(folder / SITES_FILE, recordings, measured)
+    for note in notes_on_seeds(measured.regions):
+        inputs.notes.say(note)
+    return measured
+
+
+def export(
+    inputs: Inputs,
+    plan: Plan,
+    extracted: Extracted,
+    fitted: Fitted,
+    measured: Measured,
+    folder: Path,
+) -> float:
+    """Step 5: write the predictor of the first fold as ONNX, and the held-out predictions.
+
+    Returns:
+        How far the exported head is from the scored rates, in standard deviations of each site.
+
+    Raises:
+        ModelError: if it is too far.
+    """
+    recordings, fits, test = extracted.recordings, fitted.fits, extracted.folds[0].test
+    with inputs.timed("export_s"):
+        first = fits.first
+        used = used_layers(first.predictor, first.bases)
+        features = [extracted.features[place] for place in used]
+        export_fold(
+            folder,
+            fold_head(
+                first.predictor, first.bases, extracted.activations, first.offset, first.scale
+            ),
+            inputs.backbone,
+            plan.preprocessing,
+            features,
+            recordings,
+            {name: asdict(region.nrp_error) for name, region in measured.regions.items()},
+            fits.scales[test[0]],
+            _units(plan, recordings),
+        )
+        difference = check_exported_head(
+            folder,
+            features,
+            [extracted.activations[place] for place in used],
+            test,
+            fits.predictions["nrp"][test],
+            np.nanstd(recordings.averages, axis=0),
+        )
+        write_predictions(folder / PREDICTIONS_FILE, recordings, extracted.folds, fits.predictions)
+    return difference
+
+
+def write(
+    inputs: Inputs,
+    plan: Plan,
+    extracted: Extracted,
+    fitted: Fitted,
+    measured: Measured,
+    of_brainscore: dict[str, BrainScore],
+    difference: float,
+    folder: Path,
+) -> FinishedRun:
+    """Step 6: put everything together as result.json, which makes the run finished."""
+    backbone, options = inputs.backbone, inputs.options
+    recordings, fits = extracted.recordings, fitted.fits
+    regions = {
+        name: replace(region, brainscore=of_brainscore[name])
+        for name, region in measured.regions.items()
+    }
+    shown = recordings.visual_degrees
+    result = Result(
+        schema_version=SCHEMA_VERSION,
+        algorithm_version=ALGORITHM_VERSION,
+        fingerprint=sha256_of_json(plan.settings),
+        nrp_error=float(np.mean([region.nrp_error.value for region in regions.values()])),
+        nrp_error_ci95=measured.ci95,
+        units=_units(plan, recordings),
+        regions=regions,
+        model=ModelFacts(
+            file=backbone.path.name,
+            sha256=backbone.sha256,
+            n_parameters=backbone.n_parameters,
+            source=backbone.source,
+            preprocessing=plan.preprocessing.to_json(),
+            visual_degrees=shown and shown * plan.preprocessing.visual_degrees_ratio,
+            layers=[
+                LayerFacts(
+                    name=feature.layer.name,
+                    shape=list(feature.layer.shape or ()),
+                    reduction=str(feature.reduction),
+                    n_features=feature.n_features,
+                )
+                for feature in extracted.features
             ],
-        },
-        "recordings": {
-            "name": recordings.name,
-            "simulated": recordings.simulated,
-            "n_stimuli": recordings.n_stimuli,
-            "skipped_stimuli": extraction.skipped,
-            "n_sites": recordings.n_sites,
-            "units": recordings.units,
-            "visual_degrees": recordings.visual_degrees,
-            "missing_share": float(np.isnan(recordings.averages).mean()),
-            "fingerprint": recordings.fingerprint,
-            "citation": recordings.citation,
-        },
-        "protocol": {
-            "name": options.protocol,
-            "folds": len(folds),
-            "stratified_on": recordings.stratification_label if stratified else None,
-            "validation_share": VALIDATION_SHARE,
-            "normalise": normalise,
-            "seed": options.seed,
-            "seeds": options.seeds,
-            "interval": "95 %, bootstrap over images and sites, 2000 resamples",
-            "exported_fold": 0,
-        },
-        "search": {
-            "preset": options.search,
-            "space": space.to_json(),
-            "trials": {"file": TRIALS_FILE, "count": fits.n_trials},
-            "best": fits.best,
-        },
-        "export": {"max_difference_sd": difference},
-        "provider": extraction.provider,
-        "notes": notes.said,
-        "versions": {
+        ),
+        recordings=RecordingsFacts(
+            name=recordings.name,
+            simulated=recordings.simulated,
+            n_stimuli=recordings.n_stimuli,
+            skipped_stimuli=extracted.skipped,
+            n_sites=recordings.n_sites,
+            units=recordings.units,
+            visual_degrees=shown,
+            missing_share=float(np.isnan(recordings.averages).mean()),
+            fingerprint=recordings.fingerprint,
+            citation=recordings.citation,
+        ),
+        protocol=Protocol(
+            name=options.protocol,
+            folds=len(extracted.folds),
+            stratified_on=extracted.stratified_on,
+            validation_share=VALIDATION_SHARE,
+            normalise=plan.normalise,
+            seed=options.seed,
+            seeds=options.seeds,
+            interval="95 %, bootstrap over images and sites, 2000 resamples",
+            exported_fold=0,
+        ),
+        search=SearchFacts(
+            preset=options.search,
+            space=inputs.space.to_json(),
+            trials=Trials(TRIALS_FILE, fits.n_trials),
+            best=fits.best,
+        ),
+        export=ExportFacts(difference),
+        provider=extracted.provider,
+        notes=inputs.notes.said,
+        versions={
             "python": platform.python_version(),
             "onnxruntime": ort.__version__,
             **{name: version(name) for name in _PACKAGES},
         },
-        "timings": timings,
-    }
-    write_json(folder / RESULT_FILE, result)
-    return {**result, "folder": str(folder)}
+        timings=inputs.timings,
+    )
+    write_json(folder / RESULT_FILE, result.to_json())
+    return FinishedRun(folder, result)
 
 
-@contextmanager
-def _timed(timings: dict[str, float], name: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    timings[name] = round(time.perf_counter() - start, 3)
+def _folds(inputs: Inputs, recordings: Recordings) -> tuple[list[Fold], str | None]:
+    """The folds, and the label that they are stratified on; None is said."""
+    options = inputs.options
+    folds = choose_folds(options.protocol, recordings, options.folds, options.seed)
+    parts = options.folds if options.protocol == "k-fold" else PAPER_PARTS
+    label = recordings.stratification_label
+    if stratification(recordings, parts) is not None:
+        return folds, label
+    inputs.notes.say(f"the folds are not stratified: no {label} labels, or too few of a class")
+    return folds, None
+
+
+def _units(plan: Plan, recordings: Recordings) -> str:
+    return "z" if plan.normalise == "zscore" else recordings.units

@@ -1,119 +1,206 @@
-"""A finished run, read back from its folder: its result, and the rates of the held-out images."""
+"""The typed content of result.json: the numbers of a run, and what they were computed from.
 
-import json
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
+The attributes have the names of the keys of result.json, which docs/result.md describes.
+"""
+
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+import msgspec
 
-from nrp_onnx.errors import RunError
-from nrp_onnx.scoring.run_folder import PREDICTIONS_FILE, REGIONS_KEY, RESULT_FILE, SITES_KEY
+from nrp_onnx.statistics import Interval, PairedDifference
 
-_KEYS = (SITES_KEY, REGIONS_KEY)
+SCHEMA_VERSION = 1
+#: Of the numbers: raised with every change of the code that changes a score of the same inputs.
+ALGORITHM_VERSION = 1
 
 
-@dataclass(frozen=True, eq=False)
-class FinishedRun:
-    """What runs are compared and reported by.
+@dataclass(frozen=True)
+class NrpError:
+    """The NRP-error of a region.
 
     Attributes:
-        result: the content of result.json.
-        stimulus_ids: of the held-out images.
-        fold: int array (n_images,), the fold that held each out.
-        site_ids, regions: of each site.
-        recorded: float64 (n_images, n_sites), in recorded units; NaN = not recorded.
-        predicted: for each predictor the same.
-        scale: float64 (n_images, n_sites); errors are divided by it to be in units of the score.
+        value: mean absolute error of the NRP head, in units of the score.
+        ci95: its 95 % interval, bootstrapped over images and sites.
+        by_seed: the value for each seed of ``seeds``.
     """
 
-    folder: Path
-    result: dict[str, Any]
-    stimulus_ids: tuple[str, ...]
-    fold: np.ndarray
-    site_ids: tuple[str, ...]
-    regions: tuple[str, ...]
-    recorded: np.ndarray
-    predicted: dict[str, np.ndarray]
-    scale: np.ndarray
-
-    @property
-    def region_names(self) -> tuple[str, ...]:
-        """The regions, in the order in which their first sites come."""
-        return tuple(dict.fromkeys(self.regions))
-
-    def sites_of(self, region: str) -> np.ndarray:
-        """Places of the sites of a region."""
-        return np.flatnonzero(np.array(self.regions) == region)
-
-    @cached_property
-    def errors(self) -> np.ndarray:
-        """Absolute errors of the NRP heads in units of the score, float64 (n_images, n_sites)."""
-        return self.absolute_errors("nrp")
-
-    def errors_of(self, region: str) -> np.ndarray:
-        """The errors at the sites of a region, float64 (n_images, n_sites of the region)."""
-        return self.errors[:, self.sites_of(region)]
-
-    def absolute_errors(self, predictor: str) -> np.ndarray:
-        """Absolute errors of a predictor in units of the score; NaN = not recorded."""
-        errors: np.ndarray = np.abs(self.predicted[predictor] - self.recorded) / self.scale
-        return errors
+    value: float
+    ci95: Interval
+    by_seed: list[float]
 
 
-def read_run(folder: Path) -> FinishedRun:
-    """Read result.json and predictions.parquet of a run.
+@dataclass(frozen=True)
+class PredictorScore:
+    """The held-out numbers of one predictor in one region; R2 and r are medians over sites.
 
-    Raises:
-        RunError: if one is not there, or is not what a score leaves.
+    Attributes:
+        mae: mean absolute error, in units of the score.
+        mae_ci95: its 95 % interval, bootstrapped over images and sites.
+        explainable_removed: share of the error above the noise floor that is removed.
+        pearson_r_normalised: r / sqrt(reliability).
     """
-    result_path, path = folder / RESULT_FILE, folder / PREDICTIONS_FILE
-    try:
-        result = json.loads(result_path.read_text(encoding="utf-8"))
-        normalise = result["protocol"]["normalise"]
-        table = pq.read_table(path)
-        facts = {key: json.loads((table.schema.metadata or {})[key.encode()]) for key in _KEYS}
-        rates = {
-            name: np.stack(table[name].to_numpy()).astype(float)
-            for name in ("recorded", *next(iter(result["regions"].values()))["predictors"])
-        }
-        fold = table["fold"].to_numpy()
-        stimulus_ids = table["stimulus_id"].to_pylist()
-    except OSError as error:
-        raise RunError(
-            "this is no finished run",
-            where=error.filename or path,
-            expected=f"a folder with {RESULT_FILE} and {PREDICTIONS_FILE}",
-            found=error.strerror or str(error),
-            fix="Run nrp-onnx score with -o FOLDER first.",
-        ) from None
-    except (ValueError, KeyError, TypeError, StopIteration, pa.ArrowInvalid) as error:
-        raise RunError(
-            "the files of this run cannot be read, or are of an older version",
-            where=folder,
-            expected=f"{RESULT_FILE} and {PREDICTIONS_FILE} as nrp-onnx score writes them",
-            found=f"{type(error).__name__}: {error}",
-            fix="Score again with --overwrite.",
-        ) from None
-    recorded = rates.pop("recorded")
-    scale = np.ones_like(recorded)
-    held_out = np.flatnonzero(fold >= 0)
-    if normalise == "zscore":
-        for number in np.unique(fold[held_out]):
-            # As in the score: by each site's deviation over the images that this fold trained on.
-            deviation = np.nanstd(recorded[fold != number], axis=0)
-            scale[fold == number] = np.where(deviation > 0, deviation, 1.0)
-    return FinishedRun(
-        folder,
-        result,
-        tuple(stimulus_ids[place] for place in held_out),
-        fold[held_out],
-        tuple(facts[SITES_KEY]),
-        tuple(facts[REGIONS_KEY]),
-        recorded[held_out],
-        {name: predicted[held_out] for name, predicted in rates.items()},
-        scale[held_out],
-    )
+
+    mae: float
+    mae_ci95: Interval
+    r2: float | None
+    pearson_r: float | None
+    explainable_removed: float | None = None
+    pearson_r_normalised: float | None = None
+
+
+@dataclass(frozen=True)
+class BrainScore:
+    """Brain-Score's neural score of a region; ``reason`` says why a number is None."""
+
+    score: float | None
+    error: float | None
+    r: float | None
+    ceiling: float | None
+    reason: str | None
+    n_splits: int
+    stratified_on: str | None
+
+
+@dataclass(frozen=True)
+class RegionScore:
+    """The numbers of one region.
+
+    Attributes:
+        noise_floor: mean absolute error of a perfect predictor, given the noise of the averages.
+        predictors: by name: ``mean``, ``ols``, ``ridge``, ``pls``, ``kernel``, ``nrp``.
+        comparisons: the NRP head less each baseline.
+        reliability: split-half, of the averaged responses, median over sites.
+    """
+
+    n_sites: int
+    nrp_error: NrpError
+    noise_floor: float | None
+    predictors: dict[str, PredictorScore]
+    noise_floor_reason: str | None = None
+    comparisons: dict[str, PairedDifference] = field(default_factory=dict)
+    reliability: float | None = None
+    reliability_reason: str | None = None
+    brainscore: BrainScore | None = None
+
+
+@dataclass(frozen=True)
+class LayerFacts:
+    """A layer that a score used: its shape without the batch axis, and its reduction."""
+
+    name: str
+    shape: list[int]
+    reduction: str
+    n_features: int
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """The backbone of a run. ``source`` and ``preprocessing`` are JSON as the model carries them."""
+
+    file: str
+    sha256: str
+    n_parameters: int
+    source: dict[str, Any] | None
+    preprocessing: dict[str, Any]
+    layers: list[LayerFacts]
+    visual_degrees: float | None = None
+
+
+@dataclass(frozen=True)
+class RecordingsFacts:
+    """The recordings of a run."""
+
+    name: str
+    simulated: bool
+    n_stimuli: int
+    n_sites: int
+    units: str
+    missing_share: float
+    fingerprint: str
+    skipped_stimuli: list[str] = field(default_factory=list)
+    visual_degrees: float | None = None
+    citation: str | None = None
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How images were split, rates scaled, and intervals drawn."""
+
+    name: str
+    folds: int
+    stratified_on: str | None
+    validation_share: float
+    normalise: str
+    seed: int
+    interval: str
+    exported_fold: int
+    seeds: int = 1
+
+
+@dataclass(frozen=True)
+class Trials:
+    """The table of all trained heads: its file, and their number."""
+
+    file: str
+    count: int
+
+
+@dataclass(frozen=True)
+class SearchFacts:
+    """The search of a run. ``space`` and ``best`` are JSON: what was searched, what each fold chose."""
+
+    preset: str
+    space: dict[str, Any]
+    trials: Trials
+    best: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class ExportFacts:
+    """How far head.onnx is from the scored rates, in standard deviations of each site."""
+
+    max_difference_sd: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """The content of result.json.
+
+    Attributes:
+        nrp_error: mean over regions of their NRP-errors.
+        nrp_error_ci95: its 95 % interval; None in a result of an older version.
+        units: of every error: ``z``, or those of the recordings.
+        timings: seconds of each step.
+    """
+
+    schema_version: int
+    fingerprint: str
+    nrp_error: float
+    units: str
+    regions: dict[str, RegionScore]
+    model: ModelFacts
+    recordings: RecordingsFacts
+    protocol: Protocol
+    search: SearchFacts
+    export: ExportFacts
+    provider: str
+    notes: list[str]
+    versions: dict[str, str]
+    timings: dict[str, float]
+    nrp_error_ci95: Interval | None = None
+    algorithm_version: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        content: dict[str, Any] = msgspec.to_builtins(self)
+        return content
+
+    @classmethod
+    def from_json(cls, content: object) -> "Result":
+        """Check and read plain JSON values.
+
+        Raises:
+            ValueError: if a key is missing or a value has another type; it names the place.
+        """
+        return msgspec.convert(content, cls)

@@ -1,17 +1,20 @@
 """The output folder of a run, and the predictions in it."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import filelock
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nrp_onnx.errors import OutputError
-from nrp_onnx.files import sha256_of_json, whole_file, write_json
+from nrp_onnx.files import whole_file, write_json
 from nrp_onnx.recordings import Recordings
+from nrp_onnx.scoring.result import Result
 from nrp_onnx.scoring.splits import Fold
 
 RUN_FILE, RESULT_FILE = "run.json", "result.json"
@@ -20,11 +23,40 @@ FINISHED = (
     *(RESULT_FILE, "head.onnx", "predictor.onnx", "scorer.onnx"),
     *(PREDICTIONS_FILE, SITES_FILE),
 )
+SITES_KEY, REGIONS_KEY = "nrp_onnx.sites", "nrp_onnx.regions"
+#: The fold of an image that is never held out.
+NEVER_HELD_OUT = -1
 #: What a report is, and what it shows of the stimuli.
 REPORT_FILE, THUMBNAILS_FILE = "report.html", "report_images.parquet"
 
 
-def claim_folder(folder: Path, settings: dict[str, Any], overwrite: bool) -> dict[str, Any] | None:
+#: Held while a run is computed in the folder.
+_LOCK = ".lock"
+
+
+@contextmanager
+def only_one_run(folder: Path) -> Iterator[None]:
+    """Keep other processes from scoring into the folder while the block runs.
+
+    Raises:
+        OutputError: if one does, or the folder is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise OutputError("this is no folder", where=folder, fix="Choose another one with -o.")
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        held = filelock.FileLock(folder / _LOCK).acquire(blocking=False)
+    except filelock.Timeout:
+        raise OutputError(
+            "another process is scoring into this folder",
+            where=folder,
+            fix="Wait for it, or choose another folder with -o.",
+        ) from None
+    with held:
+        yield
+
+
+def take_folder(folder: Path, settings: dict[str, Any], overwrite: bool) -> Result | None:
     """Take a folder for a run; the result if it holds this very run, finished.
 
     Args:
@@ -35,8 +67,6 @@ def claim_folder(folder: Path, settings: dict[str, Any], overwrite: bool) -> dic
         OutputError: if the folder holds another run, or something else.
     """
     run_path = folder / RUN_FILE
-    if folder.exists() and not folder.is_dir():
-        raise OutputError("this is no folder", where=folder, fix="Choose another one with -o.")
     if run_path.is_file():
         try:
             held = json.loads(run_path.read_text(encoding="utf-8"))
@@ -44,8 +74,7 @@ def claim_folder(folder: Path, settings: dict[str, Any], overwrite: bool) -> dic
             held = {}
         if held == settings and not overwrite:
             if all((folder / name).is_file() for name in FINISHED):
-                result: dict[str, Any] = json.loads((folder / RESULT_FILE).read_text("utf-8"))
-                return result
+                return Result.from_json(json.loads((folder / RESULT_FILE).read_text("utf-8")))
         elif not overwrite:
             differ = [key for key in settings if held.get(key) != settings[key]]
             raise OutputError(
@@ -55,7 +84,7 @@ def claim_folder(folder: Path, settings: dict[str, Any], overwrite: bool) -> dic
                 found=", ".join(f"{key} {_short(held.get(key))}" for key in differ),
                 fix="Choose another folder with -o, or pass --overwrite.",
             )
-    elif folder.is_dir() and any(folder.iterdir()):
+    elif any(path.name != _LOCK for path in folder.iterdir()):
         raise OutputError(
             "the folder holds something else than a run",
             where=folder,
@@ -69,18 +98,9 @@ def claim_folder(folder: Path, settings: dict[str, Any], overwrite: bool) -> dic
     return None
 
 
-def run_fingerprint(settings: dict[str, Any]) -> str:
-    """SHA-256 of what decides the result of a run."""
-    return sha256_of_json(settings)
-
-
 def _short(value: object) -> str:
     text = str(value)
     return text if len(text) <= 40 else text[:12] + "..."
-
-
-SITES_KEY, REGIONS_KEY = "nrp_onnx.sites", "nrp_onnx.regions"
-NEVER_HELD_OUT = -1
 
 
 def write_predictions(

@@ -3,7 +3,6 @@
 import copy
 import importlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from nrp_onnx.activations.images import decode_image
-from nrp_onnx.api import ScoreOptions, score
+from nrp_onnx.api import score_with
 from nrp_onnx.backbone.preprocessing import PRESETS
 from nrp_onnx.errors import OptionError
 from nrp_onnx.notes import Notes
@@ -20,6 +19,8 @@ from nrp_onnx.recordings import Recordings, open_recordings
 from nrp_onnx.recordings.recordings import STRATIFY_ON
 from nrp_onnx.report.page import write_report
 from nrp_onnx.report.terminal import print_table, score_table
+from nrp_onnx.scoring.options import ScoreOptions
+from nrp_onnx.scoring.run import FinishedRun
 from nrp_onnx.scoring.run_folder import REPORT_FILE
 
 _WIDTHS = (16, 32, 64, 96)
@@ -52,7 +53,7 @@ class SmallCnn(nn.Module):
         return scores
 
 
-def run_demo(out: Path, choice: str) -> dict[str, dict[str, Any]]:
+def run_demo(out: Path, choice: str) -> dict[str, FinishedRun]:
     """Train, convert both twins, score both; print two tables and where the files are.
 
     Raises:
@@ -78,7 +79,7 @@ def run_demo(out: Path, choice: str) -> dict[str, dict[str, Any]]:
     )
     # Converters are plug-ins: core code reaches them by name only.
     converter = importlib.import_module("nrp_converters.torch.modules")
-    results = {}
+    results: dict[str, FinishedRun] = {}
     for name, network in (("trained", trained), ("untrained", untrained)):
         path = out / f"{name}.onnx"
         converter.convert(
@@ -88,16 +89,16 @@ def run_demo(out: Path, choice: str) -> dict[str, dict[str, Any]]:
             source={"name": f"demo CNN, {name}", "seed": _SEED},
         ).save(path)
         options = ScoreOptions(reduce="avgpool:2", search="quick", overwrite=True, report=False)
-        results[name] = score(path, recordings, out / name, options)
-        print_table(score_table(results[name]))
-    better = results["untrained"]["nrp_error"] - results["trained"]["nrp_error"]
-    for name, result in results.items():
+        results[name] = score_with(path, recordings, out / name, options)
+        print_table(score_table(results[name].result))
+    better = results["untrained"].nrp_error - results["trained"].nrp_error
+    for name, run in results.items():
         parts = ", ".join(
-            f"{region} {found['nrp_error']['value']:.3f} "
-            f"[{found['nrp_error']['ci95'][0]:.3f}, {found['nrp_error']['ci95'][1]:.3f}]"
-            for region, found in result["regions"].items()
+            f"{region} {found.nrp_error.value:.3f} "
+            f"[{found.nrp_error.ci95[0]:.3f}, {found.nrp_error.ci95[1]:.3f}]"
+            for region, found in run.regions.items()
         )
-        print(f"{name:10} NRP-error {result['nrp_error']:.3f} ({parts})")
+        print(f"{name:10} NRP-error {run.nrp_error:.3f} ({parts})")
     verdict = "predicts better" if better > 0 else "does not predict better"
     print(f"The trained network {verdict}: by {better:.3f} (SIMULATED recordings)")
     print(f"Files: {out / 'trained'} and {out / 'untrained'}")

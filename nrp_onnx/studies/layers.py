@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 
 from nrp_onnx.activations.extract import extract_activations
 from nrp_onnx.activations.layer_file import layer_path
-from nrp_onnx.api import ScoreOptions
 from nrp_onnx.backbone.choose_layers import spread_layers
 from nrp_onnx.backbone.model import load_backbone
 from nrp_onnx.files import write_json
@@ -26,6 +25,7 @@ from nrp_onnx.report.figures import (
 from nrp_onnx.report.style import BASELINE, FLOOR, HEAD, MUTED, NamedFigure
 from nrp_onnx.report.words import predictor_name
 from nrp_onnx.scoring.choices import choose_features, choose_preprocessing, choose_visual_degrees
+from nrp_onnx.scoring.options import ScoreOptions
 from nrp_onnx.studies.scored_models import (
     StudiedModel,
     record_of,
@@ -125,10 +125,9 @@ def study_layers(
             layer.name for layer in {layer.tensor: layer for layer in backbone.layers}.values()
         ]
     else:
-        named = [options.layers]
-    features = choose_features(
-        backbone, ",".join(named), options.reduce, recordings.n_stimuli, notes
-    )
+        chosen = options.layers
+        named = chosen.split(",") if isinstance(chosen, str) else list(chosen)
+    features = choose_features(backbone, named, options.reduce, recordings.n_stimuli, notes)
     spec = choose_preprocessing(backbone, options.preprocess, notes)
     spec = choose_visual_degrees(options.visual_degrees, recordings, spec, notes)
     store = out / "activations"
@@ -136,7 +135,7 @@ def study_layers(
     models = []
     for feature in features:
         name = feature.layer.name
-        alone = replace(options, layers=name, reduce=str(feature.reduction), activations=store)
+        alone = replace(options, layers=(name,), reduce=str(feature.reduction), activations=store)
         folder = layer_path(Path(), name).name.removesuffix(".parquet")
         models.append(StudiedModel(folder, lambda: nullcontext(model), alone))
     scored = score_models(models, recordings, out / "runs")

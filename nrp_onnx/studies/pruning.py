@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
-from nrp_onnx.api import ScoreOptions
 from nrp_onnx.backbone.pruning import measured_sparsity, prune_model
 from nrp_onnx.errors import OptionError
 from nrp_onnx.files import write_json
@@ -25,7 +25,8 @@ from nrp_onnx.report.figures import (
     whiskers,
 )
 from nrp_onnx.report.style import BASELINE, FLOOR, HEAD, INK, MUTED, NamedFigure
-from nrp_onnx.scoring.comparison import paired_difference
+from nrp_onnx.scoring.comparison import ComparedPair, paired_difference
+from nrp_onnx.scoring.options import ScoreOptions
 from nrp_onnx.studies.scored_models import (
     StudiedModel,
     given_models,
@@ -173,14 +174,14 @@ def study_pruning(
     if UNPRUNED not in scored.results:
         scored.check(out)
     records = []
-    for name, result in scored.results.items():
+    for name, run in scored.results.items():
         kind, share = kinds[name]
         if kind in ("magnitude", "random"):  # as counted when it was pruned
-            share = result["model"]["source"]["pruning"]["sparsity"]
-        record = {"kind": kind, "sparsity": share, **record_of(name, result, options.seed)}
+            share = (run.result.model.source or {})["pruning"]["sparsity"]
+        record = {"kind": kind, "sparsity": share, **record_of(name, run, options.seed)}
         if name != UNPRUNED:
-            folders = Path(result["folder"]), Path(scored.results[UNPRUNED]["folder"])
-            record["from_unpruned"] = _from(paired_difference(*folders, options.seed))
+            pair = paired_difference(run, scored.results[UNPRUNED], options.seed)
+            record["from_unpruned"] = _from(pair)
         records.append(record)
     study = {
         **study_facts("pruning", scored.results),
@@ -196,9 +197,10 @@ def study_pruning(
     return study
 
 
-def _from(pair: Mapping[str, Any]) -> dict[str, Any]:
+def _from(pair: ComparedPair) -> dict[str, Any]:
     """A paired difference without the names of its runs."""
-    return {key: pair[key] for key in ("difference", "ci95", "wins", "n_sites", "regions")}
+    content = msgspec.to_builtins(pair)
+    return {key: content[key] for key in ("difference", "ci95", "wins", "n_sites", "regions")}
 
 
 def _shares(sparsities: Sequence[float]) -> list[float]:

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from nrp_onnx.api import ScoreOptions
 from nrp_onnx.errors import NrpOnnxError, OptionError
 from nrp_onnx.files import write_json
 from nrp_onnx.notes import Notes
 from nrp_onnx.recordings import Recordings
 from nrp_onnx.report.figures import save_study_figure
+from nrp_onnx.scoring.options import ScoreOptions
+from nrp_onnx.scoring.run import FinishedRun
 from nrp_onnx.statistics import rank_correlation
 from nrp_onnx.studies.gradients import gradient_of_backbone
 from nrp_onnx.studies.robustness_report import robustness_figure
@@ -66,20 +67,21 @@ def study_robustness(
     # Less than half a grey level is rounded away.
     _check_levels(fgsm, "--fgsm", least=0.5)
     scored = score_models(given_models(files, options), recordings, out / "runs")
-    failed, results, notes = dict(scored.failed), {}, Notes()
+    failed, notes = dict(scored.failed), Notes()
+    results: dict[str, FinishedRun] = {}
     records: list[dict[str, Any]] = []
     by_name = {path.stem: path for path in files}
-    for name, result in scored.results.items():
+    for name, run in scored.results.items():
         kept = out / "sensitivity" / f"{name}.json"
         try:
             found = measured_sensitivity(
-                by_name[name], result, recordings, levels, n_images, options, kept
+                by_name[name], run, recordings, levels, n_images, options, kept
             )
         except NrpOnnxError as error:
             failed[name] = str(error)
             continue
-        results[name] = result
-        record = record_of(name, result, options.seed)
+        results[name] = run
+        record = record_of(name, run, options.seed)
         record |= {"sensitivity": _by_level(levels, found["levels"]), "without": found["without"]}
         if fgsm:
             own = partial(gradient_of_backbone, module=(sources or {}).get(name))
@@ -88,7 +90,7 @@ def study_robustness(
             along: list[dict[str, Any]] = [nothing] * len(fgsm)
             try:
                 along = measured_sensitivity(
-                    by_name[name], result, recordings, fgsm, n_images, options, kept, own
+                    by_name[name], run, recordings, fgsm, n_images, options, kept, own
                 )["levels"]
             except NrpOnnxError as error:
                 notes.say(f"no FGSM of {name}: {error}")
@@ -99,7 +101,7 @@ def study_robustness(
     study = {
         **study_facts("robustness", results),
         "levels": list(levels),
-        "n_images": min(n_images, min(of["recordings"]["n_stimuli"] for of in results.values())),
+        "n_images": min(n_images, min(of.result.recordings.n_stimuli for of in results.values())),
         "seed": options.seed,
         "models": records,
         "rank_correlation": _correlations(records, "sensitivity"),

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.csv
 import torch
 
-from nrp_onnx.api import ScoreOptions, score
+from nrp_onnx.api import score_with
 from nrp_onnx.engine import Engine, LocalEngine, open_engine
 from nrp_onnx.errors import ModelError, NrpOnnxError, OptionError
 from nrp_onnx.files import whole_file
@@ -19,58 +19,58 @@ from nrp_onnx.notes import Notes
 from nrp_onnx.progress import progress_bar
 from nrp_onnx.recordings import Recordings
 from nrp_onnx.scoring.comparison import nrp_error_interval
+from nrp_onnx.scoring.options import ScoreOptions
+from nrp_onnx.scoring.run import FinishedRun
 from nrp_onnx.threads import same_threads
 
 #: The linear predictors beside the NRP head: the paper's, and stronger ones.
 LINEAR = ("ols", "ridge", "pls")
 
 
-def record_of(name: str, result: Mapping[str, Any], seed: int = 0) -> dict[str, Any]:
+def record_of(name: str, run: FinishedRun, seed: int = 0) -> dict[str, Any]:
     """A model's errors with intervals, beside those of linear predictors on the same activations.
 
     Args:
-        result: the content of its result.json and ``folder``, as `nrp_onnx.api.score`
-            returns it.
         seed: of the bootstrap for the mean over regions.
     """
-    model = result["model"]
+    model = run.result.model
     regions = {}
-    for region, found in result["regions"].items():
-        predictors = found["predictors"]
+    for region, found in run.regions.items():
+        predictors = found.predictors
         regions[region] = {
-            "nrp_error": found["nrp_error"]["value"],
-            "ci95": found["nrp_error"]["ci95"],
-            "noise_floor": found["noise_floor"],
-            "explainable_removed": predictors["nrp"]["explainable_removed"],
-            "pearson_r": predictors["nrp"]["pearson_r"],
-            "pearson_r_normalised": predictors["nrp"]["pearson_r_normalised"],
-            "brainscore": found["brainscore"]["score"],
+            "nrp_error": found.nrp_error.value,
+            "ci95": list(found.nrp_error.ci95),
+            "noise_floor": found.noise_floor,
+            "explainable_removed": predictors["nrp"].explainable_removed,
+            "pearson_r": predictors["nrp"].pearson_r,
+            "pearson_r_normalised": predictors["nrp"].pearson_r_normalised,
+            "brainscore": found.brainscore.score if found.brainscore else None,
             **{
                 linear: {
-                    "mae": predictors[linear]["mae"],
-                    "ci95": predictors[linear]["mae_ci95"],
-                    "r2": predictors[linear]["r2"],
+                    "mae": predictors[linear].mae,
+                    "ci95": list(predictors[linear].mae_ci95),
+                    "r2": predictors[linear].r2,
                 }
                 for linear in LINEAR
             },
         }
     return {
         "model": name,
-        "run": result["folder"],
-        "sha256": model["sha256"],
-        "n_parameters": model["n_parameters"],
-        "weights": (model["source"] or {}).get("weights"),
-        "layers": [layer["name"] for layer in model["layers"]],
-        "reductions": [layer["reduction"] for layer in model["layers"]],
-        "nrp_error": result["nrp_error"],
-        "ci95": list(nrp_error_interval(Path(result["folder"]), seed)),
+        "run": str(run.folder),
+        "sha256": model.sha256,
+        "n_parameters": model.n_parameters,
+        "weights": (model.source or {}).get("weights"),
+        "layers": [layer.name for layer in model.layers],
+        "reductions": [layer.reduction for layer in model.layers],
+        "nrp_error": run.nrp_error,
+        "ci95": list(nrp_error_interval(run, seed)),
         "regions": regions,
     }
 
 
-def study_facts(study: str, results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def study_facts(study: str, runs: Mapping[str, FinishedRun]) -> dict[str, Any]:
     """What holds for all models of a study: the recordings and the protocol."""
-    first = next(iter(results.values()))
+    first = next(iter(runs.values())).result.to_json()
     recordings, protocol = first["recordings"], first["protocol"]
     return {
         "study": study,
@@ -126,11 +126,11 @@ class ScoredModels:
     """What came of it.
 
     Attributes:
-        results: the content of result.json by the model's name, in the order of the study.
+        results: the runs by the model's name, in the order of the study.
         failed: why a model was not scored, by its name.
     """
 
-    results: dict[str, dict[str, Any]]
+    results: dict[str, FinishedRun]
     failed: dict[str, str]
 
     def check(self, where: object) -> None:
@@ -181,7 +181,7 @@ def score_models(
     model is a task, unless models share a folder of activations: then they are scored one after the
     other, each in tasks of its own.
     """
-    results: dict[str, dict[str, Any]] = {}
+    results: dict[str, FinishedRun] = {}
     failed: dict[str, str] = {}
     notes = Notes()
     engine: Engine = LocalEngine()
@@ -213,15 +213,15 @@ def score_models(
 
 def _scored(
     recordings: Recordings, folder: Path, threads: int | None, model: StudiedModel
-) -> dict[str, Any] | str:
-    """The result of a model, or why it is not scored.
+) -> FinishedRun | str:
+    """The run of a model, or why it is not scored.
 
     Args:
         threads: of PyTorch and BLAS, in another process; None in this one.
     """
     try:
         with nullcontext() if threads is None else same_threads(threads), model.file() as path:
-            return score(path, recordings, folder / model.name, model.options)
+            return score_with(path, recordings, folder / model.name, model.options)
     except NrpOnnxError as error:
         return str(error)
     except OSError:

@@ -1,7 +1,7 @@
 """The sensitivity of a backbone to changes of images: how far these move its scored layers."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,6 @@ from nrp_converters.converted_model import ClassGradient
 from nrp_onnx.activations.components import with_components
 from nrp_onnx.activations.compute import Request
 from nrp_onnx.activations.images import decode_image
-from nrp_onnx.api import ScoreOptions
 from nrp_onnx.backbone.feature_graph import Feature, with_known_shapes
 from nrp_onnx.backbone.model import Backbone, load_backbone
 from nrp_onnx.backbone.preprocessing import Preprocessing, preprocessing_from_json
@@ -20,6 +19,9 @@ from nrp_onnx.errors import ModelError
 from nrp_onnx.files import sha256_of_json, write_json
 from nrp_onnx.notes import Notes
 from nrp_onnx.recordings import Recordings
+from nrp_onnx.scoring.options import ScoreOptions
+from nrp_onnx.scoring.result import ModelFacts
+from nrp_onnx.scoring.run import FinishedRun
 from nrp_onnx.statistics import percentile_interval
 from nrp_onnx.studies.gradients import Fgsm, check_same_network
 from nrp_onnx.studies.perturbed_distances import (
@@ -80,7 +82,7 @@ def sensitivity_of(
 
 def measured_sensitivity(
     model: Path,
-    result: Mapping[str, Any],
+    run: FinishedRun,
     recordings: Recordings,
     levels: Sequence[float],
     n_images: int,
@@ -91,7 +93,7 @@ def measured_sensitivity(
     """The sensitivity of the layers that were scored, as they were scored.
 
     Args:
-        result: of the model's run, with its ``folder``.
+        run: of the model.
         levels: in grey levels of 255.
         n_images: how many stimuli are drawn, without replacement.
         kept: where it is left; what is there already from the same is not measured again.
@@ -105,14 +107,14 @@ def measured_sensitivity(
         ModelError: if the scored layers tell no two images apart.
         NrpOnnxError: if there are no gradients.
     """
-    backbone, scored = load_backbone(model), result["model"]
-    skipped = set(result["recordings"]["skipped_stimuli"])
+    backbone, scored = load_backbone(model), run.result.model
+    skipped = set(run.result.recordings.skipped_stimuli)
     recorded = [i for i, name in enumerate(recordings.stimulus_ids) if name not in skipped]
     places = np.random.default_rng(options.seed).permutation(recorded)[:n_images]
     settings = {
         "model": backbone.sha256,
-        "preprocessing": scored["preprocessing"],
-        "layers": {layer["name"]: layer["reduction"] for layer in scored["layers"]},
+        "preprocessing": scored.preprocessing,
+        "layers": {layer.name: layer.reduction for layer in scored.layers},
         "stimuli": recordings.stimuli_fingerprint,
         "places": np.sort(places).tolist(),
         "fgsm" if gradient_of else "levels": list(levels),
@@ -123,7 +125,7 @@ def measured_sensitivity(
     if held is not None:
         return held
     notes = Notes()
-    preprocessing = preprocessing_from_json(scored["preprocessing"], backbone.path)
+    preprocessing = preprocessing_from_json(scored.preprocessing, backbone.path)
     images = [(int(place), recordings.stimulus_paths[place]) for place in np.sort(places)]
     perturbation: Perturbation = GaussianNoise(levels, options.seed)
     of_prepared = preprocessing
@@ -135,7 +137,7 @@ def measured_sensitivity(
         perturbation, of_prepared = fgsm, fgsm.preprocessing
     request = Request(backbone, preprocessing, options.device, notes, bool(skipped), False)
     features = with_components(
-        request, _features(backbone, scored), recordings, Path(result["folder"]) / "activations"
+        request, _features(backbone, scored), recordings, run.folder / "activations"
     )
     distances = measure_distances(
         backbone, of_prepared, features, images, perturbation, options.device, notes
@@ -158,13 +160,13 @@ def measured_sensitivity(
     return found
 
 
-def _features(backbone: Backbone, scored: Mapping[str, Any]) -> list[Feature]:
+def _features(backbone: Backbone, scored: ModelFacts) -> list[Feature]:
     """The layers of a run with the reductions that they had."""
     by_name = {layer.name: layer for layer in backbone.layers}
-    layers = with_known_shapes(backbone, [by_name[layer["name"]] for layer in scored["layers"]])
+    layers = with_known_shapes(backbone, [by_name[layer.name] for layer in scored.layers])
     return [
-        Feature(layer, read_reduction(held["reduction"]))
-        for layer, held in zip(layers, scored["layers"], strict=True)
+        Feature(layer, read_reduction(held.reduction))
+        for layer, held in zip(layers, scored.layers, strict=True)
     ]
 
 

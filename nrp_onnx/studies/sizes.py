@@ -17,7 +17,7 @@ from nrp_onnx.errors import RunError
 from nrp_onnx.files import write_json
 from nrp_onnx.report.figures import save_study_figure, study_panels
 from nrp_onnx.report.style import DENSITY, INK, MUTED, NamedFigure
-from nrp_onnx.scoring.result import read_run
+from nrp_onnx.scoring.run import read_run
 from nrp_onnx.scoring.run_folder import TRIALS_FILE
 from nrp_onnx.studies.scored_models import write_csv
 
@@ -137,11 +137,13 @@ def study_sizes(run: Path, out: Path) -> dict[str, Any]:
     study = {
         "study": "sizes",
         "run": str(run),
-        "model": result["model"]["file"],
+        "model": result.model.file,
         "recordings": {
-            key: result["recordings"][key] for key in ("name", "simulated", "fingerprint")
+            "name": result.recordings.name,
+            "simulated": result.recordings.simulated,
+            "fingerprint": result.recordings.fingerprint,
         },
-        "search": result["search"]["preset"],
+        "search": result.search.preset,
         "sizes": sizes,
     }
     write_json(out / "sizes.json", study)

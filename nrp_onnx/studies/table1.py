@@ -1,18 +1,19 @@
 """Table 1 and Figures 2A to 2C of the paper: several networks on one set of recordings."""
 
 import importlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nrp_onnx.api import ScoreOptions
 from nrp_onnx.errors import OptionError
 from nrp_onnx.files import write_json
 from nrp_onnx.notes import Notes
 from nrp_onnx.recordings import Recordings
 from nrp_onnx.report.figures import save_study_figure
+from nrp_onnx.scoring.options import ScoreOptions
+from nrp_onnx.scoring.run import FinishedRun
 from nrp_onnx.statistics import rank_correlation
 from nrp_onnx.studies.scored_models import (
     StudiedModel,
@@ -78,9 +79,9 @@ def study_table1(
     if not scored.results:
         scored.check(out)
     records: list[dict[str, Any]] = []
-    for name, result in scored.results.items():
-        record = record_of(name, result, options.seed)
-        records.append({**record, "paper": _paper_of(result)})
+    for name, run in scored.results.items():
+        record = record_of(name, run, options.seed)
+        records.append({**record, "paper": _paper_of(run)})
     study = {
         **study_facts("table1", scored.results),
         "models": records,
@@ -118,9 +119,9 @@ def _converted(
     yield path
 
 
-def _paper_of(result: Mapping[str, Any]) -> dict[str, Any] | None:
+def _paper_of(run: FinishedRun) -> dict[str, Any] | None:
     """What the paper says of a network; None for one that is not of the paper, or was pruned."""
-    source = result["model"]["source"] or {}
+    source = run.result.model.source or {}
     for network in _paper_networks():
         if source.get("spec") == network.spec and "pruning" not in source:
             return {

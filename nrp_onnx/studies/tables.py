@@ -119,7 +119,7 @@ def pruning_table(study: Mapping[str, Any]) -> Table:
             f"{record['sparsity']:.1%} {record['kind']}",
             *(_on_a_line(record["regions"][region]) for region in regions),
             _on_a_line(record),
-            difference_with_interval(apart) if apart else "",
+            difference_with_interval(apart["difference"], apart["ci95"]) if apart else "",
         )
     return table
 

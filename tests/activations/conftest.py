@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from nrp_onnx.activations.layer_file import StoredLayer
-from nrp_onnx.api import ExtractOptions, extract
+from nrp_onnx.api import extract_with
+from nrp_onnx.scoring.options import ExtractOptions
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +28,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def activations(model_path: Path, images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the layers 1 and 3 of the small network, unreduced."""
     folder = tmp_path_factory.mktemp("activations")
-    extract(model_path, images, folder, options())
+    extract_with(model_path, images, folder, options())
     return folder
 
 

@@ -16,7 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from nrp_onnx.activations import session
-from nrp_onnx.api import ExtractOptions, ImageFolder, extract
+from nrp_onnx.activations.images import ImageFolder
+from nrp_onnx.api import extract_with
+from nrp_onnx.scoring.options import ExtractOptions
 
 SECONDS_AN_IMAGE = 0.001
 
@@ -75,7 +77,7 @@ def start(model: Path, images: ImageFolder, out: Path, log: Path) -> int:
     setattr(session.BoundSession, "run", slow_run)  # noqa: B010
     code = 1
     try:
-        extract(
+        extract_with(
             model,
             images,
             out,

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import nn
 
 from nrp_onnx.activations import layer_writer
-from nrp_onnx.api import extract
+from nrp_onnx.api import extract_with
 from nrp_onnx.errors import OutputError, RecordingsError
 from nrp_onnx.notes import Notes
 from tests.activations.conftest import options, rows
@@ -60,7 +60,7 @@ def test_row_groups_do_not_follow_the_batches(activations: Path) -> None:
 def test_nothing_is_extracted_twice(model_path: Path, images: Path, activations: Path) -> None:
     before = (activations / "1.parquet").stat().st_mtime_ns
     notes = Notes()
-    extract(model_path, images, activations, options(), notes)
+    extract_with(model_path, images, activations, options(), notes)
     assert any("nothing is extracted" in note for note in notes.said)
     assert (activations / "1.parquet").stat().st_mtime_ns == before
 
@@ -73,7 +73,7 @@ def test_what_a_killed_run_left_is_removed(
     shutil.copy(activations / "1.parquet", tmp_path)
     (tmp_path / ".part").mkdir()
     (tmp_path / ".part" / left).write_bytes(b'{"torn')
-    extract(model_path, images, tmp_path, options())
+    extract_with(model_path, images, tmp_path, options())
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "1.parquet", "3.parquet"]
 
 
@@ -82,9 +82,9 @@ def test_other_activations_are_kept_unless_told_otherwise(
 ) -> None:
     shutil.copy(activations / "1.parquet", tmp_path)
     with pytest.raises(OutputError, match=r"other activations.*--overwrite"):
-        extract(model_path, images, tmp_path, options(reduce="mean"))
+        extract_with(model_path, images, tmp_path, options(reduce="mean"))
     assert (tmp_path / "1.parquet").read_bytes() == (activations / "1.parquet").read_bytes()
-    extract(model_path, images, tmp_path, options(reduce="mean", overwrite=True))
+    extract_with(model_path, images, tmp_path, options(reduce="mean", overwrite=True))
     assert len(pd.read_parquet(tmp_path / "1.parquet")["activation"][0]) == 8
 
 
@@ -100,7 +100,7 @@ def test_files_of_another_version_are_kept(
         )
     before = (tmp_path / "1.parquet").read_bytes()
     with pytest.raises(OutputError, match=r"1\.parquet: .*another version"):
-        extract(model_path, images, tmp_path, options(overwrite=True))
+        extract_with(model_path, images, tmp_path, options(overwrite=True))
     assert (tmp_path / "1.parquet").read_bytes() == before
 
 
@@ -135,10 +135,10 @@ def test_a_full_disk_loses_nothing(
     pieces = [True, False, False]
     monkeypatch.setattr(layer_writer.LayerPart, "append", append)
     with pytest.raises(OutputError, match=r"the disk is full.*goes on where it stopped"):
-        extract(model_path, images, tmp_path, options())
+        extract_with(model_path, images, tmp_path, options())
     assert not list(tmp_path.glob("*.parquet"))
     monkeypatch.undo()
-    extract(model_path, images, tmp_path, options())
+    extract_with(model_path, images, tmp_path, options())
     for name in ("1.parquet", "3.parquet"):
         assert (tmp_path / name).read_bytes() == (activations / name).read_bytes()
 
@@ -161,7 +161,7 @@ def test_a_file_that_may_not_grow(
     )  # fmt: skip
     assert_user_error(run, tmp_path, "cannot be written", "File too large")
     assert (tmp_path / ".part" / "1.parquet").stat().st_size == limit
-    extract(model_path, images, tmp_path, options())
+    extract_with(model_path, images, tmp_path, options())
     assert (tmp_path / "1.parquet").read_bytes() == (activations / "1.parquet").read_bytes()
 
 
@@ -172,7 +172,7 @@ def test_what_does_not_fit_is_refused(
     usage = shutil.disk_usage(tmp_path)._replace(free=30_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(OutputError, match=r"do not fit on this disk.*--reduce avgpool:2"):
-        extract(model_path, images, tmp_path, options())
+        extract_with(model_path, images, tmp_path, options())
     assert not list(tmp_path.glob("*.parquet"))
 
 
@@ -194,9 +194,9 @@ def test_bad_images_are_left_out_if_asked(
     model_path: Path, with_bad_images: Path, activations: Path, tmp_path: Path
 ) -> None:
     out, notes = tmp_path / "out", Notes()
-    found = extract(model_path, with_bad_images, out, options(skip_bad_stimuli=True), notes)
-    assert found["skipped_stimuli"] == ["20.png", "41.png"]
-    assert found["n_stimuli"] == 68
+    found = extract_with(model_path, with_bad_images, out, options(skip_bad_stimuli=True), notes)
+    assert found.skipped_stimuli == ["20.png", "41.png"]
+    assert len(found.stimulus_ids) == 68
     assert any("2 images do not open and are left out: 20.png, 41.png" in n for n in notes.said)
     ids = tuple(pd.read_parquet(out / "1.parquet")["stimulus_id"])
     assert ids == tuple(f"{place:02d}.png" for place in range(70) if place not in (20, 41))
@@ -204,12 +204,12 @@ def test_bad_images_are_left_out_if_asked(
         rows(out / "1.parquet", ids), rows(activations / "1.parquet", ids)
     )
     with pytest.raises(RecordingsError, match=r"2 stimuli did not open.*20.png, 41.png"):
-        extract(model_path, with_bad_images, out, options())
+        extract_with(model_path, with_bad_images, out, options())
 
 
 def test_no_images(model_path: Path, tmp_path: Path) -> None:
     with pytest.raises(RecordingsError, match="no images here"):
-        extract(model_path, tmp_path / "none", tmp_path / "out", options())
+        extract_with(model_path, tmp_path / "none", tmp_path / "out", options())
 
 
 def test_the_command_prints_files(model_path: Path, images: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from sklearn.decomposition import PCA
 
-from nrp_onnx.api import extract
+from nrp_onnx.api import extract_with
 from nrp_onnx.backbone import reduction_nodes
 from nrp_onnx.backbone.feature_graph import Feature, build_feature_graph, to_checked_proto
 from nrp_onnx.backbone.layers import Layer
@@ -138,8 +138,8 @@ def test_pca_in_the_graph_is_scikit_learn_s(
     model_path: Path, images: Path, activations: Path, tmp_path: Path
 ) -> None:
     notes = Notes()
-    found = extract(model_path, images, tmp_path, options(reduce="3=pca:6,1=mean"), notes)
-    assert [layer["shape"] for layer in found["layers"]] == [[8], [6]]
+    found = extract_with(model_path, images, tmp_path, options(reduce="3=pca:6,1=mean"), notes)
+    assert [layer.shape for layer in found.values()] == [(8,), (6,)]
     assert any(
         "fitted on 70 images" in note and "without any response" in note for note in notes.said
     )
@@ -151,14 +151,14 @@ def test_pca_in_the_graph_is_scikit_learn_s(
     signs = np.sign((scores * expected).sum(axis=0))
     np.testing.assert_allclose(scores, expected * signs, atol=1e-4)
     before = (tmp_path / "components" / "3.parquet").stat().st_mtime_ns
-    extract(model_path, images, tmp_path, options(reduce="3=pca:6,1=mean"))
+    extract_with(model_path, images, tmp_path, options(reduce="3=pca:6,1=mean"))
     assert (tmp_path / "components" / "3.parquet").stat().st_mtime_ns == before
     assert not (tmp_path / ".sample").exists()
 
 
 def test_more_components_than_images(model_path: Path, images: Path, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"pca:70, 3: too few components.*span 69 directions"):
-        extract(model_path, images, tmp_path, options(layers="3", reduce="pca:70"))
+        extract_with(model_path, images, tmp_path, options(layers="3", reduce="pca:70"))
 
 
 LAYERS = [

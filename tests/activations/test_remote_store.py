@@ -14,10 +14,11 @@ import requests
 
 from nrp_onnx.activations.layer_file import StoredLayer
 from nrp_onnx.activations.remote import RemoteFile, RemoteFolder, folder_of
-from nrp_onnx.api import ExtractOptions, ScoreOptions, extract, score
+from nrp_onnx.api import extract_with, score_with
 from nrp_onnx.errors import OptionError, OutputError
 from nrp_onnx.notes import Notes
 from nrp_onnx.recordings.registry import CACHE_VARIABLE
+from nrp_onnx.scoring.options import ExtractOptions, ScoreOptions
 from tests.activations.conftest import options
 from tests.conftest import assert_user_error, nrp_onnx
 
@@ -71,8 +72,8 @@ def parts() -> list[str]:
 def test_files_there_are_those_of_a_local_folder(
     model_path: Path, images: Path, activations: Path, uri: str, tmp_path: Path
 ) -> None:
-    found = extract(model_path, images, uri, options())
-    assert found["folder"] == f"s3://lab/{tmp_path.name}"
+    found = extract_with(model_path, images, uri, options())
+    assert found.folder == f"s3://lab/{tmp_path.name}"
     for name in ("1.parquet", "3.parquet"):
         with names_of(uri, name).open() as file:
             assert file.read() == (activations / name).read_bytes(), name
@@ -80,13 +81,13 @@ def test_files_there_are_those_of_a_local_folder(
 
 
 def test_finished_layers_are_not_computed_again(model_path: Path, images: Path, uri: str) -> None:
-    extract(model_path, images, uri, options(layers="1"))
+    extract_with(model_path, images, uri, options(layers="1"))
     notes = Notes()
-    extract(model_path, images, uri, options(layers="1"), notes)
+    extract_with(model_path, images, uri, options(layers="1"), notes)
     assert "the activations are there already: nothing is extracted" in notes.said
     with pytest.raises(OutputError, match=r"^s3://lab/[^?]*/1.parquet: .*--overwrite"):
-        extract(model_path, images, uri, options(layers="1", reduce="mean"))
-    extract(model_path, images, uri, options(layers="1", reduce="mean", overwrite=True))
+        extract_with(model_path, images, uri, options(layers="1", reduce="mean"))
+    extract_with(model_path, images, uri, options(layers="1", reduce="mean", overwrite=True))
 
 
 def test_what_was_computed_and_not_copied_is_only_copied(
@@ -98,11 +99,11 @@ def test_what_was_computed_and_not_copied_is_only_copied(
     with monkeypatch.context() as broken:
         broken.setattr(RemoteFile, "upload", fail)
         with pytest.raises(OutputError, match="the network is gone"):
-            extract(model_path, images, uri, options())
+            extract_with(model_path, images, uri, options())
     assert sorted(parts()) == ["1.parquet", "3.parquet"]
     with monkeypatch.context() as still:
         still.setattr("nrp_onnx.activations.missing_layers.compute_layers", fail)
-        extract(model_path, images, uri, options())
+        extract_with(model_path, images, uri, options())
     with names_of(uri, "3.parquet").open() as file:
         assert file.read() == (activations / "3.parquet").read_bytes()
 
@@ -111,8 +112,8 @@ def test_principal_components_stay_with_their_activations(
     model_path: Path, images: Path, uri: str, tmp_path: Path
 ) -> None:
     chosen = options(layers="1", reduce="pca:3")
-    extract(model_path, images, uri, chosen)
-    extract(model_path, images, tmp_path / "local", chosen)
+    extract_with(model_path, images, uri, chosen)
+    extract_with(model_path, images, tmp_path / "local", chosen)
     for name in ("1.parquet", "components/1.parquet"):
         with names_of(uri, name).open() as file:
             assert file.read() == (tmp_path / "local" / name).read_bytes(), name
@@ -121,7 +122,7 @@ def test_principal_components_stay_with_their_activations(
 def test_images_and_features_are_read_from_there(
     model_path: Path, images: Path, activations: Path, uri: str
 ) -> None:
-    extract(model_path, images, uri, options(layers="1"))
+    extract_with(model_path, images, uri, options(layers="1"))
     ids = tuple(path.name for path in sorted(images.iterdir()))[::-1]
     there = StoredLayer(names_of(uri, "1.parquet"), ids)
     here = StoredLayer(activations / "1.parquet", ids)
@@ -138,10 +139,10 @@ def test_a_score_takes_its_activations_from_there(
     model_path: Path, recordings_folder: Path, uri: str, tmp_path: Path
 ) -> None:
     common = {"search": "quick", "report": False, "device": "cpu"}
-    local = score(model_path, str(recordings_folder), tmp_path / "a", ScoreOptions(**common))  # type: ignore[arg-type]
+    local = score_with(model_path, str(recordings_folder), tmp_path / "a", ScoreOptions(**common))  # type: ignore[arg-type]
     given = ScoreOptions(**common, activations=uri)  # type: ignore[arg-type]
-    there = score(model_path, str(recordings_folder), tmp_path / "b", given)
-    assert there["regions"] == local["regions"]
+    there = score_with(model_path, str(recordings_folder), tmp_path / "b", given)
+    assert there.regions == local.regions
     assert not (tmp_path / "b" / "activations").exists()
 
 
@@ -175,7 +176,9 @@ def test_addresses() -> None:
 def test_a_file_system_of_fsspec(
     model_path: Path, images: Path, activations: Path, uri: str
 ) -> None:
-    found = extract(model_path, images, "memory://lab/x", ExtractOptions("1", "none", "tf", "cpu"))
-    assert found["folder"] == "memory://lab/x"
+    found = extract_with(
+        model_path, images, "memory://lab/x", ExtractOptions("1", "none", "tf", "cpu")
+    )
+    assert found.folder == "memory://lab/x"
     with (RemoteFolder("memory://lab/x") / "1.parquet").open() as file:
         assert file.read() == (activations / "1.parquet").read_bytes()

@@ -12,9 +12,10 @@ import pytest
 from nrp_onnx.activations import batches, layer_writer
 from nrp_onnx.activations.batches import Batches, StartedBatch
 from nrp_onnx.activations.compute import stream_activations
+from nrp_onnx.activations.images import ImageFolder
 from nrp_onnx.activations.layer_writer import LayerPart, LayerParts, WaitingRows, forget_part
 from nrp_onnx.activations.session import BoundSession
-from nrp_onnx.api import ImageFolder, extract
+from nrp_onnx.api import extract_with
 from nrp_onnx.errors import ModelError, OutputError
 from nrp_onnx.notes import Notes
 from tests.activations.conftest import options
@@ -237,9 +238,9 @@ def test_a_run_that_goes_on_takes_waiting_rows(
     with monkeypatch.context() as patch:
         counted(patch, 26)  # 24, one of them once more alone, and a part of a batch
         with pytest.raises(ModelError, match="enough"):
-            extract(model_path, images, tmp_path, options())
+            extract_with(model_path, images, tmp_path, options())
     sizes = counted(monkeypatch)
-    extract(model_path, images, tmp_path, options())
+    extract_with(model_path, images, tmp_path, options())
     assert sum(sizes) == 70 - 24 + 1
     for name in ("1.parquet", "3.parquet"):
         assert (tmp_path / name).read_bytes() == (activations / name).read_bytes()
@@ -259,8 +260,8 @@ def test_a_disk_that_is_full_for_waiting_rows(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(WaitingRows, "append", append)
         with pytest.raises(OutputError, match=r"the disk is full.*goes on where it stopped"):
-            extract(model_path, images, tmp_path, options())
-    extract(model_path, images, tmp_path, options())
+            extract_with(model_path, images, tmp_path, options())
+    extract_with(model_path, images, tmp_path, options())
     assert (tmp_path / "1.parquet").read_bytes() == (activations / "1.parquet").read_bytes()
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import nrp_onnx
+from nrp_onnx.api import score_with
 from nrp_onnx.errors import ModelError
 from tests.conftest import assert_user_error
 from tests.conftest import nrp_onnx as command
@@ -41,14 +42,14 @@ def test_a_module_is_scored_as_its_file_is(
     pooled_network: nn.Module, recordings_folder: Path, tmp_path: Path
 ) -> None:
     options = nrp_onnx.ScoreOptions(search="quick", preprocess="raw")
-    result = nrp_onnx.score(pooled_network, recordings_folder, tmp_path / "module", options)
+    run = score_with(pooled_network, recordings_folder, tmp_path / "module", options)
     kept = tmp_path / "module" / "backbone.onnx"
-    of_file = nrp_onnx.score(kept, recordings_folder, tmp_path / "file", options)
-    assert result["regions"] == of_file["regions"]
-    assert result["model"]["file"] == "Sequential.onnx"
-    assert result["model"]["preprocessing"]["rescale_factor"] == 1
-    again = nrp_onnx.score(pooled_network, recordings_folder, tmp_path / "module", options)
-    assert again["timings"] == result["timings"], "the same module is the same run"
+    of_file = score_with(kept, recordings_folder, tmp_path / "file", options)
+    assert run.regions == of_file.regions
+    assert run.result.model.file == "Sequential.onnx"
+    assert run.result.model.preprocessing["rescale_factor"] == 1
+    again = score_with(pooled_network, recordings_folder, tmp_path / "module", options)
+    assert again.result.timings == run.result.timings, "the same module is the same run"
 
 
 FACTORIES = """

@@ -13,9 +13,9 @@ from typing import Any
 import ray
 from ray.cluster_utils import Cluster
 
-from nrp_onnx.api import ScoreOptions
 from nrp_onnx.notes import Notes
 from nrp_onnx.recordings import open_recordings
+from nrp_onnx.scoring.options import ScoreOptions
 from nrp_onnx.scoring.run_folder import RUN_FILE
 from nrp_onnx.studies.scored_models import given_models, score_models
 

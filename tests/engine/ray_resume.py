@@ -10,14 +10,15 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import ray
 
-from nrp_onnx.api import ScoreOptions, score
+from nrp_onnx.api import score_with
+from nrp_onnx.scoring.options import ScoreOptions
 
 
 def main(recordings: str, folder: str, model: str) -> None:
     whole, cut = Path(folder) / "whole", Path(folder) / "cut"
     options = {"search": "quick", "report": False, "device": "cpu"}
     for out in (whole, cut):
-        score(model, recordings, out, ScoreOptions(**options))  # type: ignore[arg-type]
+        score_with(model, recordings, out, ScoreOptions(**options))  # type: ignore[arg-type]
     trials = pq.read_table(cut / "trials.parquet")
     # A trial that was trained again would not have this error.
     marked = trials.slice(0, 1).to_pylist()
@@ -25,7 +26,7 @@ def main(recordings: str, folder: str, model: str) -> None:
     table = trials.from_pylist(marked, schema=trials.schema)
     pq.write_table(table, cut / "trials.parquet")
     (cut / "result.json").unlink()
-    score(model, recordings, cut, ScoreOptions(**options, engine="ray"))  # type: ignore[arg-type]
+    score_with(model, recordings, cut, ScoreOptions(**options, engine="ray"))  # type: ignore[arg-type]
     again = pq.read_table(cut / "trials.parquet").to_pylist()
     expected = trials.to_pylist()
     found = [row for row in again if row["validation_mae"] > 999]

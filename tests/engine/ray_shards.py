@@ -14,9 +14,10 @@ import ray
 from PIL import Image
 
 from nrp_onnx.activations.layer_writer import join_layer
-from nrp_onnx.api import ExtractOptions, extract
+from nrp_onnx.api import extract_with
 from nrp_onnx.engine import RayEngine
 from nrp_onnx.notes import Notes
+from nrp_onnx.scoring.options import ExtractOptions
 
 
 class Log(Notes):
@@ -40,7 +41,7 @@ def main(model: str, folder: str) -> None:
         Image.fromarray(pixels).save(here / "images" / f"{place:03d}.png")
     for engine in ("local", "ray"):
         options = ExtractOptions("1,3", "1=pca:5,*=none", "tf", "cpu", engine=engine)
-        extract(model, here / "images", here / engine, options)
+        extract_with(model, here / "images", here / engine, options)
     names = ["1.parquet", "3.parquet", "components/1.parquet"]
 
     def same(of: str) -> list[str]:
@@ -61,17 +62,17 @@ def main(model: str, folder: str) -> None:
 
     RayEngine.map = without_join  # type: ignore[method-assign]
     with contextlib.suppress(KeyboardInterrupt):
-        extract(model, here / "images", here / "again", options)
+        extract_with(model, here / "images", here / "again", options)
     RayEngine.map = join  # type: ignore[method-assign]
     (store,) = (here / "again" / ".part").iterdir()
     left = sorted(store.iterdir())
     shutil.rmtree(left[1])
     log = Log()
-    extract(model, here / "images", here / "again", options, log)
+    extract_with(model, here / "images", here / "again", options, log)
     n_again = 200 - int(
         next(t for t in log.logged if "going on" in t).split(" left ")[1].split()[0]
     )
-    extract(model, here / "images", here / "whole", ExtractOptions("1,3", "none", "tf", "cpu"))
+    extract_with(model, here / "images", here / "whole", ExtractOptions("1,3", "none", "tf", "cpu"))
     for name in names[:2]:
         whole = (here / "whole" / name).read_bytes()
         assert (here / "again" / name).read_bytes() == whole, name

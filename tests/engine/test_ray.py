@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from nrp_onnx.api import ScoreOptions, score
+from nrp_onnx.api import score_with
 from nrp_onnx.engine import LocalEngine, open_engine
 from nrp_onnx.errors import EngineError, OptionError
+from nrp_onnx.scoring.options import ScoreOptions
 from tests.conftest import assert_user_error, nrp_onnx
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Ray's clusters need POSIX")
@@ -76,7 +77,7 @@ def test_two_models_on_a_cluster_that_loses_a_node(
     for model in (model_path, other_model):
         local = tmp_path / "local" / model.stem
         options = ScoreOptions(search="quick", report=False, device="cpu")
-        score(model, str(recordings_folder), local, options)
+        score_with(model, str(recordings_folder), local, options)
         assert_same_run(tmp_path / "ray" / model.stem, local)
 
 

@@ -16,7 +16,21 @@ from PIL import Image
 
 from nrp_onnx.report.sites import shown_sites, site_correlations, site_errors
 from nrp_onnx.report.words import region_sentences
-from nrp_onnx.scoring.result import FinishedRun
+from nrp_onnx.scoring.result import (
+    SCHEMA_VERSION,
+    ExportFacts,
+    ModelFacts,
+    NrpError,
+    PredictorScore,
+    Protocol,
+    RecordingsFacts,
+    RegionScore,
+    Result,
+    SearchFacts,
+    Trials,
+)
+from nrp_onnx.scoring.run import FinishedRun, HeldOut
+from nrp_onnx.statistics import PairedDifference
 from tests.browser import NAMES, Page, find_chromium, open_browser
 from tests.conftest import assert_user_error, nrp_onnx
 
@@ -273,30 +287,48 @@ def test_colours_follow_the_reader_and_paper_is_white(run_folder: Path, browser:
         browser.media()
 
 
-def _run(recorded: np.ndarray, predicted: np.ndarray, comparison: list[float]) -> FinishedRun:
+def _run(
+    recorded: np.ndarray, predicted: np.ndarray, comparison: tuple[float, float]
+) -> FinishedRun:
     n_images, n_sites = recorded.shape
-    predictors = {name: {"mae": mae} for name, mae in (("mean", 0.8), ("ridge", 0.6), ("nrp", 0.5))}
-    region = {
-        "n_sites": n_sites,
-        "nrp_error": {"value": 0.5, "ci95": [0.4, 0.6]},
-        "noise_floor": 0.3,
-        "noise_floor_reason": None,
-        "predictors": predictors,
-        "comparisons": {
-            "ridge": {"difference": -0.1, "ci95": comparison, "wins": 2, "n_sites": n_sites}
+    region = RegionScore(
+        n_sites=n_sites,
+        nrp_error=NrpError(value=0.5, ci95=(0.4, 0.6), by_seed=[0.5]),
+        noise_floor=0.3,
+        predictors={
+            name: PredictorScore(mae=mae, mae_ci95=(mae - 0.1, mae + 0.1), r2=None, pearson_r=None)
+            for name, mae in (("mean", 0.8), ("ridge", 0.6), ("nrp", 0.5))
         },
-    }
-    return FinishedRun(
-        Path("run"),
-        {"regions": {"IT": region}, "units": "z", "model": {"file": "net.onnx"}},
-        tuple(f"s{i}" for i in range(n_images)),
-        np.arange(n_images) % 2,
-        tuple(f"c{i}" for i in range(n_sites)),
-        ("IT",) * n_sites,
-        recorded,
-        {"nrp": predicted},
-        np.full(recorded.shape, 2.0),
+        comparisons={"ridge": PairedDifference(-0.1, comparison, 2, n_sites)},
     )
+    result = Result(
+        schema_version=SCHEMA_VERSION,
+        fingerprint="0" * 64,
+        nrp_error=0.5,
+        units="z",
+        regions={"IT": region},
+        model=ModelFacts("net.onnx", "0" * 64, 1, None, {}, []),
+        recordings=RecordingsFacts("toy", False, n_images, n_sites, "spikes", 0.0, "0" * 64),
+        protocol=Protocol("k-fold", 2, None, 0.2, "zscore", 0, "95 %", 0),
+        search=SearchFacts("quick", {}, Trials("trials.parquet", 0)),
+        export=ExportFacts(0.0),
+        provider="CPUExecutionProvider",
+        notes=[],
+        versions={},
+        timings={},
+    )
+    run = FinishedRun(Path("run"), result)
+    # As if read from predictions.parquet.
+    vars(run)["held_out"] = HeldOut(
+        stimulus_ids=tuple(f"s{i}" for i in range(n_images)),
+        fold=np.arange(n_images) % 2,
+        site_ids=tuple(f"c{i}" for i in range(n_sites)),
+        site_regions=("IT",) * n_sites,
+        recorded=recorded,
+        predictions={"nrp": predicted},
+        scale=np.full(recorded.shape, 2.0),
+    )
+    return run
 
 
 def test_sites_with_missing_or_constant_rates() -> None:
@@ -306,7 +338,7 @@ def test_sites_with_missing_or_constant_rates() -> None:
     recorded[[3, 8], 0] = np.nan
     predicted[:, 2] = 0.7
     recorded[:, 3] = np.nan
-    run = _run(recorded, predicted, [-0.2, -0.05])
+    run = _run(recorded, predicted, (-0.2, -0.05))
     even = ~np.isnan(recorded[:, 0]) & (np.arange(20) % 2 == 0)
     odd = ~np.isnan(recorded[:, 0]) & (np.arange(20) % 2 == 1)
     expected = [np.corrcoef(recorded[rows, 0], predicted[rows, 0])[0, 1] for rows in (even, odd)]
@@ -325,13 +357,13 @@ def test_sites_with_missing_or_constant_rates() -> None:
 @pytest.mark.parametrize(
     ("interval", "claim"),
     [
-        ([-0.2, -0.05], "does better than ridge"),
-        ([-0.2, 0.05], "is not shown to differ from ridge"),
-        ([0.05, 0.2], "does worse than ridge"),
+        ((-0.2, -0.05), "does better than ridge"),
+        ((-0.2, 0.05), "is not shown to differ from ridge"),
+        ((0.05, 0.2), "does worse than ridge"),
     ],
 )
 def test_a_claim_is_made_only_where_the_interval_supports_it(
-    interval: list[float], claim: str
+    interval: tuple[float, float], claim: str
 ) -> None:
     sentences = " ".join(region_sentences(_run(np.ones((4, 3)), np.ones((4, 3)), interval), "IT"))
     assert claim in sentences

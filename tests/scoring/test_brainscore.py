@@ -87,12 +87,13 @@ def test_every_number_is_that_of_scikit_learn(case, label) -> None:
         sites = np.array(recordings.regions) == region
         r = r_of_scikit_learn(x, recordings.averages[:, sites], splits)
         ceiling = np.median(reliability[:, sites], axis=1).mean()
-        assert numbers["r"] == pytest.approx(np.mean(r), abs=1e-4)
-        assert numbers["error"] == pytest.approx(np.std(r) / np.sqrt(10), abs=1e-4)
-        assert numbers["ceiling"] == pytest.approx(ceiling, abs=1e-6)
-        assert numbers["score"] == pytest.approx(np.mean(r) ** 2 / ceiling, abs=1e-3)
-        assert (numbers["stratified_on"], numbers["reason"]) == (label, None)
-        assert 0.3 < numbers["score"] < 1.1, "a case in which there is something to predict"
+        assert numbers.r == pytest.approx(np.mean(r), abs=1e-4)
+        assert numbers.error == pytest.approx(np.std(r) / np.sqrt(10), abs=1e-4)
+        assert numbers.ceiling == pytest.approx(ceiling, abs=1e-6)
+        assert numbers.score == pytest.approx(np.mean(r) ** 2 / ceiling, abs=1e-3)
+        assert (numbers.stratified_on, numbers.reason) == (label, None)
+        assert numbers.score is not None
+        assert 0.3 < numbers.score < 1.1, "a case in which there is something to predict"
 
 
 def test_the_label_is_that_of_the_recordings(case) -> None:
@@ -100,13 +101,13 @@ def test_the_label_is_that_of_the_recordings(case) -> None:
     labels = {**recordings.stimulus_labels, "texture_type": ("x", "y") * 45}
     recordings = replace(recordings, stimulus_labels=labels, stratify_on="texture_type")
     numbers = brainscore(spans(layers), recordings, choose_splits(recordings, Notes()))["IT"]
-    assert numbers["stratified_on"] == "texture_type"
+    assert numbers.stratified_on == "texture_type"
     splits = StratifiedShuffleSplit(10, train_size=0.9, random_state=1).split(
         np.zeros(90), labels["texture_type"]
     )
     x = np.hstack(layers).astype(float)
     r = r_of_scikit_learn(x, recordings.averages[:, 5:], list(splits))
-    assert numbers["r"] == pytest.approx(np.mean(r), abs=1e-4)
+    assert numbers.r == pytest.approx(np.mean(r), abs=1e-4)
 
 
 def test_the_scale_of_activations_and_rates_changes_nothing(case) -> None:
@@ -116,7 +117,7 @@ def test_the_scale_of_activations_and_rates_changes_nothing(case) -> None:
     after = brainscore(
         spans([layer * np.float32(1e6) for layer in layers]), scaled, choose_splits(scaled, Notes())
     )["V4"]
-    assert after["score"] == pytest.approx(before["score"], abs=1e-3)
+    assert after.score == pytest.approx(before.score, abs=1e-3)
 
 
 @pytest.mark.filterwarnings("error")
@@ -130,13 +131,17 @@ def test_what_cannot_be_computed_is_none_with_a_reason(case) -> None:
         repetition=recordings.repetition[once],
     )
     numbers = brainscore(spans(layers), single, choose_splits(single, Notes()))["V4"]
-    assert (numbers["score"], numbers["ceiling"]) == (None, None)
-    assert "two repetitions" in numbers["reason"]
-    assert numbers["r"] > 0.4
+    assert (numbers.score, numbers.ceiling) == (None, None)
+    assert numbers.reason is not None
+    assert "two repetitions" in numbers.reason
+    assert numbers.r is not None
+    assert numbers.r > 0.4
     numbers = brainscore([], recordings, choose_splits(recordings, Notes()))["V4"]
-    assert (numbers["score"], numbers["r"], numbers["error"]) == (None, None, None)
-    assert "never vary" in numbers["reason"]
-    assert numbers["ceiling"] > 0.5
+    assert (numbers.score, numbers.r, numbers.error) == (None, None, None)
+    assert numbers.reason is not None
+    assert "never vary" in numbers.reason
+    assert numbers.ceiling is not None
+    assert numbers.ceiling > 0.5
 
 
 def test_real_recordings_and_activations(shared: Path, tmp_path: Path) -> None:
@@ -173,8 +178,9 @@ def test_real_recordings_and_activations(shared: Path, tmp_path: Path) -> None:
     r = r_of_scikit_learn(rotated, recordings.averages, splits)
     ceiling = np.median(by_pandas(recordings, seed=1, n_splits=3), axis=1).mean()
     numbers = found["V4"]
-    assert numbers["r"] == pytest.approx(np.mean(r), abs=0.01)
-    assert numbers["ceiling"] == pytest.approx(ceiling, abs=1e-4)
-    assert numbers["score"] == pytest.approx(np.mean(r) ** 2 / ceiling, abs=0.01)
+    assert numbers.r == pytest.approx(np.mean(r), abs=0.01)
+    assert numbers.ceiling == pytest.approx(ceiling, abs=1e-4)
+    assert numbers.score == pytest.approx(np.mean(r) ** 2 / ceiling, abs=0.01)
     # An independent prototype's r of PLS is 0.573 on another split.
-    assert 0.5 < numbers["r"] < 0.65
+    assert numbers.r is not None
+    assert 0.5 < numbers.r < 0.65

@@ -78,9 +78,9 @@ def test_interval_of_a_difference_is_that_of_independent_differences() -> None:
     means = [bootstrap_means(np.abs(found), seed=1) for found in (errors, other)]
     found = compare_errors(errors, other, means[0] - means[1])
     half = 1.96 * apart.std() / np.sqrt(500)
-    assert found["difference"] == pytest.approx(apart.mean())
-    np.testing.assert_allclose(found["ci95"], [apart.mean() - half, apart.mean() + half], atol=0.02)
-    assert found["wins"] == 4
+    assert found.difference == pytest.approx(apart.mean())
+    np.testing.assert_allclose(found.ci95, [apart.mean() - half, apart.mean() + half], atol=0.02)
+    assert found.wins == 4
 
 
 def test_explainable_error_removed() -> None:

@@ -14,10 +14,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from nrp_converters.torch.modules import convert
-from nrp_onnx.api import ScoreOptions
 from nrp_onnx.backbone.preprocessing import PRESETS, Preprocessing
 from nrp_onnx.errors import OptionError
 from nrp_onnx.recordings import load_recordings, simulate_recordings
+from nrp_onnx.scoring.options import ScoreOptions
 from nrp_onnx.studies.gradients import Fgsm
 from nrp_onnx.studies.robustness import study_robustness
 from tests.conftest import nrp_onnx

@@ -12,7 +12,6 @@ from scipy import stats
 from torch import nn
 
 from nrp_converters.torch.modules import convert
-from nrp_onnx.api import ScoreOptions
 from nrp_onnx.backbone.feature_graph import Feature, with_known_shapes
 from nrp_onnx.backbone.model import load_backbone
 from nrp_onnx.backbone.preprocessing import PRESETS
@@ -20,6 +19,7 @@ from nrp_onnx.backbone.reductions import Reduction
 from nrp_onnx.errors import OptionError
 from nrp_onnx.notes import Notes
 from nrp_onnx.recordings import load_recordings, simulate_recordings
+from nrp_onnx.scoring.options import ScoreOptions
 from nrp_onnx.studies.perturbed_distances import (
     GaussianNoise,
     PerturbedDistances,

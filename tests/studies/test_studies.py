@@ -24,12 +24,13 @@ from torch import nn
 from nrp_converters import paper
 from nrp_converters.paper import PaperNetwork
 from nrp_converters.torch.modules import convert
-from nrp_onnx.api import ScoreOptions, score
+from nrp_onnx.api import score_with
 from nrp_onnx.backbone.preprocessing import PRESETS
 from nrp_onnx.backbone.pruning import prune_model
 from nrp_onnx.errors import ModelError, OptionError
 from nrp_onnx.recordings import load_recordings, simulate_recordings
 from nrp_onnx.report.figures import label_points, study_panels
+from nrp_onnx.scoring.options import ScoreOptions
 from nrp_onnx.studies.layers import study_layers
 from nrp_onnx.studies.pruning import study_pruning
 from nrp_onnx.studies.table1 import study_table1
@@ -233,14 +234,14 @@ def test_study_of_pruning(model_path: Path, recordings_folder: Path, tmp_path: P
 
     pruned = tmp_path / "alone.onnx"
     prune_model(model_path, pruned, 0.75)
-    alone = score(pruned, recordings_folder, tmp_path / "alone", QUICK_OPTIONS)
+    alone = score_with(pruned, recordings_folder, tmp_path / "alone", QUICK_OPTIONS)
     found = records["magnitude-0.75"]
-    assert found["nrp_error"] == alone["nrp_error"] != unpruned
+    assert found["nrp_error"] == alone.nrp_error != unpruned
     # Predictions are kept as float32.
-    expected = pytest.approx(alone["nrp_error"] - unpruned, abs=1e-6)
+    expected = pytest.approx(alone.nrp_error - unpruned, abs=1e-6)
     assert found["from_unpruned"]["difference"] == expected
     low, high = found["from_unpruned"]["ci95"]
-    assert low < alone["nrp_error"] - unpruned < high
+    assert low < alone.nrp_error - unpruned < high
     _check_figure(
         out, "figure_3b", "weights of least magnitude", "random weights", "fine-tuned",
         "weights that are zero (%)", "difference from unpruned", "V4",

@@ -8,7 +8,6 @@ each site's responses, and the ceiling that the trial noise sets.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 from sklearn.model_selection import ShuffleSplit, StratifiedShuffleSplit
@@ -18,6 +17,7 @@ from nrp_onnx.predictor.baselines import predict_pls
 from nrp_onnx.predictor.image_products import LayerSpan, coordinates, joined_products
 from nrp_onnx.predictor.ridge import response_patterns
 from nrp_onnx.recordings import Recordings, split_half_reliability
+from nrp_onnx.scoring.result import BrainScore
 from nrp_onnx.statistics import pearson_r
 from nrp_onnx.threads import map_on_cores
 
@@ -35,7 +35,7 @@ class Splits:
 
 def brainscore(
     layers: Sequence[LayerSpan], recordings: Recordings, splits: Splits
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, BrainScore]:
     """Brain-Score's neural score of each region.
 
     In each split, PLS is fitted on the training images, all sites of a region jointly, centred and
@@ -50,9 +50,8 @@ def brainscore(
         splits: of `choose_splits`.
 
     Returns:
-        For each region ``score``, ``error`` (of r: the standard deviation over splits, by the root
-        of their number), ``r``, ``ceiling``, ``n_splits``, ``stratified_on``, and in ``reason`` why
-        one of them is None.
+        Of each region; ``error`` is that of r: the standard deviation over splits, by the root of
+        their number.
     """
     x = coordinates(joined_products(layers)) if layers else np.zeros((recordings.n_stimuli, 0))
     n_splits = len(splits.places)
@@ -62,10 +61,7 @@ def brainscore(
     for region in recordings.region_names:
         sites = np.array(recordings.regions) == region
         r, ceiling = _medians(r_of_sites[:, sites]), _medians(reliability[:, sites])
-        found[region] = _score(r, ceiling) | {
-            "n_splits": n_splits,
-            "stratified_on": splits.stratified_on,
-        }
+        found[region] = _score(r, ceiling, splits)
     return found
 
 
@@ -119,7 +115,7 @@ def _medians(of_sites: np.ndarray) -> np.ndarray:
     return medians
 
 
-def _score(r: np.ndarray, ceilings: np.ndarray) -> dict[str, Any]:
+def _score(r: np.ndarray, ceilings: np.ndarray, splits: Splits) -> BrainScore:
     mean_r = float(r.mean()) if len(r) else None
     ceiling = float(ceilings.mean()) if len(ceilings) else None
     if ceiling is None:
@@ -130,10 +126,12 @@ def _score(r: np.ndarray, ceilings: np.ndarray) -> dict[str, Any]:
         reason = "the predictions never vary, or too few images are held out"
     else:
         reason = None
-    return {
-        "score": mean_r**2 / ceiling if reason is None else None,  # type: ignore[operator]
-        "error": float(r.std() / np.sqrt(len(r))) if len(r) else None,
-        "r": mean_r,
-        "ceiling": ceiling,
-        "reason": reason,
-    }
+    return BrainScore(
+        score=mean_r**2 / ceiling if reason is None else None,  # type: ignore[operator]
+        error=float(r.std() / np.sqrt(len(r))) if len(r) else None,
+        r=mean_r,
+        ceiling=ceiling,
+        reason=reason,
+        n_splits=len(splits.places),
+        stratified_on=splits.stratified_on,
+    )

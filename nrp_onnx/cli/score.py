@@ -1,0 +1,179 @@
+"""The commands score, layers, predict and demo."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nrp_onnx.cli.options import (
+    AsJson,
+    Device,
+    Engine,
+    Layers,
+    Preprocess,
+    RayAddress,
+    Reduce,
+    SkipBadStimuli,
+)
+
+Model = Annotated[Path, typer.Argument(help="An ONNX backbone.")]
+
+
+def score_command(
+    model: Model,
+    recordings: Annotated[
+        str | None,
+        typer.Option(
+            help="A recordings folder, a name from `recordings list`, simulated, or simulated:N. "
+            "[default: simulated]"
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", help="Output folder. [default: runs/MODEL-RECORDINGS]"),
+    ] = None,
+    layers: Layers = "auto",
+    reduce: Reduce = "auto",
+    preprocess: Preprocess = None,
+    visual_degrees: Annotated[
+        float | None,
+        typer.Option(
+            help="That the model sees; images are put on grey or cut to fit. "
+            "[default: those that the images filled]"
+        ),
+    ] = None,
+    region: Annotated[
+        list[str] | None, typer.Option(help="Only this region; may be repeated.")
+    ] = None,
+    normalise: Annotated[
+        str | None,
+        typer.Option(help="zscore or none. [default: none if the rates are normalised already]"),
+    ] = None,
+    search: Annotated[
+        str,
+        typer.Option(help="default, quick, paper, thorough, or a YAML or JSON file."),
+    ] = "default",
+    protocol: Annotated[
+        str, typer.Option(help="k-fold, or paper: a single fifth of the images is held out.")
+    ] = "k-fold",
+    folds: Annotated[int, typer.Option(help="Outer folds over the images, for k-fold.")] = 5,
+    seed: Annotated[int, typer.Option(help="Of folds, weights and bootstrap.")] = 0,
+    seeds: Annotated[
+        int,
+        typer.Option(
+            help="Search and train so often on the same folds, to see what seeds do.", min=1
+        ),
+    ] = 1,
+    device: Device = "auto",
+    skip_bad_stimuli: SkipBadStimuli = False,
+    overwrite: Annotated[
+        bool, typer.Option(help="Replace another run; activations and trials that fit are kept.")
+    ] = False,
+    activations: Annotated[
+        str | None,
+        typer.Option(help="Folder of activations, a path or URI. [default: one in the output]"),
+    ] = None,
+    engine: Engine = "local",
+    ray_address: RayAddress = None,
+    report: Annotated[bool, typer.Option(help="Write report.html into the output folder.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Score a backbone: its NRP-error on neural recordings.
+
+    Example: nrp-onnx score resnet50.onnx --recordings my_recordings -o runs/resnet50
+    """
+    from nrp_onnx.api import score_with
+    from nrp_onnx.report.terminal import print_table, score_table
+    from nrp_onnx.scoring.options import ScoreOptions
+    from nrp_onnx.scoring.run_folder import REPORT_FILE
+
+    options = ScoreOptions(
+        layers=layers,
+        reduce=reduce,
+        preprocess=preprocess,
+        visual_degrees=visual_degrees,
+        regions=tuple(region or ()),
+        normalise=normalise,
+        search=search,
+        protocol=protocol,
+        folds=folds,
+        seed=seed,
+        seeds=seeds,
+        device=device,
+        skip_bad_stimuli=skip_bad_stimuli,
+        overwrite=overwrite,
+        activations=activations,
+        engine=engine,
+        ray_address=ray_address,
+        report=report,
+    )
+    run = score_with(model, recordings, out, options)
+    if as_json:
+        content = {**run.result.to_json(), "folder": str(run.folder)}
+        print(json.dumps(content, indent=2, ensure_ascii=False))
+    else:
+        print_table(score_table(run.result))
+        print(f"Files: {run.folder}")
+        if report:
+            print(f"Report: {run.folder / REPORT_FILE}")
+
+
+def layers_command(model: Model, as_json: AsJson = False) -> None:
+    """List the layers of a backbone: name, operator, shape, bytes an image.
+
+    Example: nrp-onnx layers resnet50.onnx
+    """
+    from nrp_onnx.backbone.feature_graph import with_known_shapes
+    from nrp_onnx.backbone.model import load_backbone
+    from nrp_onnx.report.terminal import layers_table, print_table
+
+    backbone = load_backbone(model)
+    found = with_known_shapes(backbone, backbone.layers)
+    if as_json:
+        rows = [
+            {**asdict(layer), "bytes": None if layer.n_features is None else 4 * layer.n_features}
+            for layer in found
+        ]
+        print(json.dumps(rows, indent=2))
+    else:
+        print_table(layers_table(found))
+
+
+def predict_command(
+    predictor: Annotated[Path, typer.Argument(help="The predictor.onnx of a run.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="A Parquet file; else CSV on stdout.")
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Predict the rates of every site for images.
+
+    Example: nrp-onnx predict runs/resnet50/predictor.onnx cat.png dog.png -o rates.parquet
+    """
+    from nrp_onnx.export.predict import load_predictor, write_rates
+
+    opened = load_predictor(predictor, device)
+    rates = opened.predict(images)
+    if out is not None:
+        write_rates(out, images, rates, opened)
+        print(f"{len(images)} images, {rates.shape[1]} sites, in {opened.units}: {out}")
+    else:
+        print(",".join(["image", *opened.sites]))
+        for image, row in zip(images, rates, strict=True):
+            print(",".join([str(image), *(f"{rate:.6g}" for rate in row)]))
+
+
+def demo_command(
+    out: Annotated[Path, typer.Option("-o", "--out", help="Output folder.")] = Path("demo"),
+    recordings: Annotated[str, typer.Option(help="simulated or simulated:N.")] = "simulated:960",
+) -> None:
+    """Train a small network, and score it beside its untrained twin on simulated recordings.
+
+    Example: nrp-onnx demo -o demo
+    """
+    from nrp_onnx.studies.demo import run_demo
+
+    run_demo(out, recordings)
