@@ -51,14 +51,15 @@ def progress_bar(description: str, total: int, done: int = 0) -> Iterator[Callab
 
 
 class DownloadBar:
-    """A bar of bytes on stderr, with the methods that pooch calls.
+    """A bar of bytes on stderr.
 
     Args:
         description: what is downloaded.
         start: how many bytes are there already.
+        total: how many bytes there will be; None if that is not known.
     """
 
-    def __init__(self, description: str, start: int = 0) -> None:
+    def __init__(self, description: str, start: int, total: int | None) -> None:
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -68,8 +69,7 @@ class DownloadBar:
             console=Console(stderr=True),
             disable=not _SHOWN.get(),
         )
-        self._task = self._bar.add_task(description, total=None, completed=start)
-        self._start = start
+        self._task = self._bar.add_task(description, total=total, completed=start)
 
     def __enter__(self) -> "DownloadBar":
         self._bar.start()
@@ -78,25 +78,5 @@ class DownloadBar:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    @property
-    def total(self) -> float | None:
-        return self._bar.tasks[0].total
-
-    @total.setter
-    def total(self, n_bytes: int) -> None:
-        """Set how many bytes come after ``start``; 0 if that is not known."""
-        self._bar.update(self._task, total=self._start + n_bytes if n_bytes else None)
-
-    def update(self, n_bytes: int) -> None:
+    def advance(self, n_bytes: int) -> None:
         self._bar.advance(self._task, n_bytes)
-
-    def restart(self) -> None:
-        """Begin at the first byte after all."""
-        self._start = 0
-        self.reset()
-
-    def reset(self) -> None:
-        self._bar.update(self._task, completed=self._start)
-
-    def close(self) -> None:
-        """Do nothing: leaving the block stops the bar."""

@@ -4,8 +4,14 @@ NAME is there only when its hash is right. Until then its first bytes are in .NA
 next attempt continues where the server supports that.
 """
 
+import hashlib
+import ssl
+from http import HTTPStatus
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 from nrp_onnx.progress import DownloadBar
 from nrp_onnx.recordings.registry_entry import PublicFile
@@ -13,6 +19,8 @@ from nrp_onnx.recordings.registry_entry import PublicFile
 _CHUNK = 64 * 1024
 #: Seconds without a byte, after which the server counts as gone.
 _PATIENCE = 30
+# Of a compressed answer neither ranges nor lengths are those of the file.
+_HEADERS = {"Accept-Encoding": "identity", "User-Agent": "nrp-onnx"}
 
 
 class DownloadError(Exception):
@@ -62,89 +70,64 @@ def download(file: PublicFile, folder: Path) -> None:
 
 
 def _hash_of(path: Path, file: PublicFile) -> str:
-    import pooch
-
     algorithm = file.hash.split(":")[0]
-    return f"{algorithm}:{pooch.file_hash(str(path), alg=algorithm)}"
+    with path.open("rb") as content:
+        return f"{algorithm}:{hashlib.file_digest(content, algorithm).hexdigest()}"
 
 
 def _fill(part: Path, file: PublicFile) -> None:
     """Download into ``part``, from its end on where the server can do that."""
-    import pooch
-    import requests
-
-    with part.open("ab") as target, DownloadBar(file.name, target.tell()) as bar:
-        answer = _Answer(target, bar)
-        downloader = pooch.HTTPDownloader(
-            progressbar=bar,
-            chunk_size=_CHUNK,
-            timeout=_PATIENCE,
-            headers=answer.headers,
-            hooks={"response": answer.place},
-        )
+    with part.open("ab") as target:
+        start = target.tell()
+        request = Request(file.url, headers=_HEADERS)
+        if start:
+            request.add_header("Range", f"bytes={start}-")
         try:
-            downloader(file.url, target, None)
-            broken: object = None
-        except requests.HTTPError:
-            status, reason = answer.status
-            if status == requests.codes.requested_range_not_satisfiable:
+            answer = urlopen(request, timeout=_PATIENCE)
+        except HTTPError as error:
+            error.close()
+            if error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
                 return  # there is as much as the file has, or more: its hash is wrong
             raise DownloadError(
                 "the server does not give this file",
-                found=f"HTTP status {status} {reason}".strip(),
+                found=f"HTTP status {error.code} {error.reason}".strip(),
             ) from None
-        except requests.RequestException as error:
-            if answer.expected is None:
-                raise DownloadError(
-                    "there is no way to the server",
-                    found=_in_brief(error),
-                    fix="Try again with a network.",
-                ) from None
-            broken = _in_brief(error)
-    size, expected = part.stat().st_size, answer.expected or 0
-    if broken or size < expected:
+        except (OSError, HTTPException) as error:
+            raise DownloadError(
+                "there is no way to the server",
+                found=_in_brief(error),
+                fix="Try again with a network.",
+            ) from None
+        with answer:
+            _copy(answer, target, file, start)
+
+
+def _copy(answer: HTTPResponse, target: IO[bytes], file: PublicFile, start: int) -> None:
+    """Append the bytes of an answer, behind ``start`` or, where the server cannot do that, anew."""
+    begin = answer.headers.get("Content-Range", "")
+    if answer.status != HTTPStatus.PARTIAL_CONTENT or not begin.startswith(f"bytes {start}-"):
+        start = 0
+        target.truncate(0)  # in append mode the next byte goes to the end
+    length = int(answer.headers.get("Content-Length", 0))
+    expected = start + length if length else None
+    done, broken = start, False
+    with DownloadBar(file.name, done, expected) as bar:
+        try:
+            while block := answer.read(_CHUNK):
+                target.write(block)
+                bar.advance(len(block))
+                done += len(block)
+        except (TimeoutError, ConnectionError, ssl.SSLError, HTTPException):
+            broken = True
+    if broken or (expected is not None and done < expected):
         raise DownloadError(
             "the download broke off",
-            expected=f"{expected} bytes" if expected else "the whole file",
-            found=f"{size} bytes",
+            expected="the whole file" if expected is None else f"{expected} bytes",
+            found=f"{done} bytes",
             fix="Run it again: it goes on from there if the server can.",
         )
 
 
-class _Answer:
-    """Puts an answer of the server at its place in the file: at the end, or at the beginning."""
-
-    def __init__(self, target: IO[bytes], bar: DownloadBar) -> None:
-        self._target, self._bar, self._start = target, bar, target.tell()
-        self.expected: int | None = None
-        self.status = (0, "")
-        # Of a compressed answer neither ranges nor lengths are those of the file.
-        self.headers = {"Accept-Encoding": "identity"}
-        if self._start:
-            self.headers["Range"] = f"bytes={self._start}-"
-
-    def place(self, response: Any, **_: Any) -> None:
-        """Called with each answer, redirections too, before its bytes are read."""
-        self.status = response.status_code, response.reason or ""
-        if response.status_code == 206:
-            begin = response.headers.get("content-range", "")
-            if begin.startswith(f"bytes {self._start}-"):
-                self._expect(response, self._start)
-                return
-        if response.ok and not response.is_redirect:
-            self._target.truncate(0)  # in append mode the next byte goes to the end
-            self._bar.restart()
-            self._expect(response, 0)
-
-    def _expect(self, response: Any, start: int) -> None:
-        self.expected = start + int(response.headers.get("content-length", 0))
-
-
 def _in_brief(error: Exception) -> str:
-    """The innermost reason, without the wrapping of the libraries."""
-    reason: Any = error
-    while (inner := getattr(reason, "reason", None) or (reason.args or [None])[0]) and isinstance(
-        inner, Exception
-    ):
-        reason = inner
-    return str(reason).split(": ", 1)[-1]
+    """The reason, without the wrapping of urllib."""
+    return str(getattr(error, "reason", error))
