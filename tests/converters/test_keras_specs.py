@@ -191,3 +191,23 @@ def test_a_missing_tensorflow_says_what_to_install():
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120
     )
     assert_user_error(run, "pip install 'nrp-onnx[keras]'")
+
+
+@pytest.mark.parametrize("backend", ["torch", "tensorflow"])
+def test_the_backend_that_is_set_is_respected_or_refused(backend, tmp_path):
+    keras_models.sequential().save(tmp_path / "plain.keras")
+    code = (
+        "import os, sys; from nrp_onnx.cli import main\n"
+        "sys.argv = ['nrp-onnx', 'convert', 'keras:plain.keras', '-o', 'x.onnx']\n"
+        "try: main()\n"
+        "finally: print(os.environ['KERAS_BACKEND'])"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120,
+        cwd=tmp_path, env=os.environ | {"KERAS_BACKEND": backend},
+    )  # fmt: skip
+    assert run.stdout.splitlines()[-1] == backend
+    if backend == "torch":
+        assert_user_error(run, "KERAS_BACKEND: Keras runs on another backend", "found torch")
+    else:
+        assert run.returncode == 0, run.stderr

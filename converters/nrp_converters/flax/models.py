@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from flax import linen, nnx
 from jax.extend.core import get_opaque_trace_state
 
+from nrp_converters.factory import class_name
 from nrp_onnx.errors import ModelError
 
 
@@ -222,10 +223,9 @@ def _of_linen(model: Any) -> FlaxModel:
 def _described(
     module: Any, api: str, parameters: Any, variables: Any, run: Callable[[Any, Calls], Any]
 ) -> FlaxModel:
-    kind = type(module)
     return FlaxModel(
-        name=kind.__name__,
-        kind=f"{kind.__module__}.{kind.__qualname__}",
+        name=type(module).__name__,
+        kind=class_name(module),
         api=api,
         n_parameters=sum(leaf.size for leaf in jax.tree.leaves(parameters)),
         n_bytes=sum(getattr(leaf, "nbytes", 0) for leaf in jax.tree.leaves(variables)),

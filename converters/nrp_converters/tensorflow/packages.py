@@ -18,6 +18,8 @@ __all__ = [
     "without_stderr",
 ]
 
+_BACKEND = "tensorflow"  # only its models have a graph for tf2onnx
+
 
 @contextmanager
 def without_stderr() -> Iterator[None]:
@@ -44,11 +46,30 @@ def missing(error: ImportError) -> ModelError:
     )
 
 
+def _check(backend: str, fix: str) -> None:
+    if backend != _BACKEND:
+        raise ModelError(
+            "Keras runs on another backend",
+            where="KERAS_BACKEND",
+            expected=_BACKEND,
+            found=backend,
+            fix=fix,
+        )
+
+
 if "tensorflow" not in sys.modules:
     # TensorFlow logs its own choice of kernels before it reads any setting.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+_set_by_user = os.environ.get("KERAS_BACKEND")
+if "keras" not in sys.modules:
+    _check(_set_by_user or _BACKEND, "Unset that environment variable, or set it to tensorflow.")
+# Only for the imports, the first of which already imports keras: keras.json may name another
+# backend for the user's own programs.
+os.environ["KERAS_BACKEND"] = _BACKEND
 try:
     with quiet(), without_stderr():
+        import keras
         import tensorflow as tf
         import tf2onnx.optimizer.transpose_optimizer
         import tf2onnx.tf_loader
@@ -57,22 +78,9 @@ try:
         from tensorflow.python.framework import convert_to_constants
 except ImportError as _error:
     raise missing(_error) from _error
-
-
-if "keras" not in sys.modules:
-    os.environ["KERAS_BACKEND"] = "tensorflow"  # only such a model has a graph for tf2onnx
-
-
-try:
-    with quiet(), without_stderr():
-        import keras
-except ImportError as _error:
-    raise missing(_error) from _error
-
-if keras.backend.backend() != "tensorflow":
-    raise ModelError(
-        "Keras runs on another backend",
-        expected="the backend tensorflow",
-        found=keras.backend.backend(),
-        fix="Set the environment variable KERAS_BACKEND=tensorflow before keras is imported.",
-    )
+finally:
+    if _set_by_user is None:
+        del os.environ["KERAS_BACKEND"]
+    else:
+        os.environ["KERAS_BACKEND"] = _set_by_user
+_check(keras.backend.backend(), "Set KERAS_BACKEND=tensorflow before keras is imported.")

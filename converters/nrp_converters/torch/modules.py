@@ -26,7 +26,7 @@ from nrp_converters.converted_model import (
     values_of,
     write_metadata,
 )
-from nrp_converters.factory import make_model
+from nrp_converters.factory import class_name, make_model
 from nrp_converters.request import Request
 from nrp_converters.specs import quiet
 from nrp_converters.torch.layers import (
@@ -138,7 +138,6 @@ def _origin(module: nn.Module, source: Mapping[str, Any]) -> dict[str, Any]:
             found=type(module).__name__,
             fix="Build the model, and load weights into it with load_state_dict.",
         )
-    kind = f"{type(module).__module__}.{type(module).__qualname__}"
     n_bytes = sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
     if n_bytes > _MAXIMUM_BYTES:
         raise ModelError(
@@ -151,7 +150,7 @@ def _origin(module: nn.Module, source: Mapping[str, Any]) -> dict[str, Any]:
     origin = {
         "framework": "torch",
         "version": str(torch.__version__),
-        "class": kind,
+        "class": class_name(module),
         "n_parameters": sum(parameter.numel() for parameter in module.parameters()),
     }
     check_source(source)
