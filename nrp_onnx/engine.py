@@ -5,6 +5,7 @@ goes between processes is small: images, activations and runs lie in folders tha
 """
 
 import logging
+import os
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -64,8 +65,8 @@ class RayEngine:
     """A Ray cluster, which decides where and when tasks run, and runs those of lost workers again.
 
     Args:
-        address: of the cluster, as Ray writes it (``host:port`` or ``ray://host:port``); None: that of
-            RAY_ADDRESS or of this machine, else a new one on this machine.
+        address: of the cluster, as Ray writes it (``host:port`` or ``ray://host:port``); ``auto``: one
+            that runs on this machine; None: that of RAY_ADDRESS, else a new one on this machine.
 
     Raises:
         EngineError: if Ray is not installed, or no cluster answers.
@@ -83,13 +84,15 @@ class RayEngine:
                 fix="Install it: pip install 'nrp-onnx[ray]'.",
             ) from None
         self._ray: Any = ray
+        # Without an address, Ray would join any cluster that runs on this machine.
+        address = address or os.environ.get("RAY_ADDRESS") or "local"
         if not ray.is_initialized():
-            if address not in (None, "auto", "local"):
-                _check_answers(str(address))
+            if address not in ("auto", "local"):
+                _check_answers(address)
             try:
                 ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
             except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-                raise _no_cluster(address or "RAY_ADDRESS", error) from None
+                raise _no_cluster(address, error) from None
         with_gpus = [x["Resources"] for x in ray.nodes() if x["Resources"].get("GPU", 0) >= 1]
         self.has_gpus = bool(with_gpus)
         # A GPU starves unless as many cores as there are decode images for it.

@@ -1,9 +1,11 @@
 """Tasks on Ray: a cluster that loses a node, the same bytes as in one process, errors of a user."""
 
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
@@ -132,6 +134,32 @@ def test_without_ray_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(EngineError, match=r"pip install 'nrp-onnx\[ray\]'"):
         open_engine("ray")
+
+
+@pytest.mark.parametrize(
+    ("asked", "variable", "given"),
+    [
+        (None, None, "local"),  # a new cluster, whatever runs on this machine
+        (None, "127.0.0.1:PORT", "127.0.0.1:PORT"),
+        ("auto", "127.0.0.1:PORT", "auto"),
+    ],
+)
+def test_ray_is_given_an_address_always(
+    asked: str | None, variable: str | None, given: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inits: list[str] = []
+    ray = SimpleNamespace(
+        is_initialized=lambda: False, init=lambda address, **_: inits.append(address), nodes=list
+    )
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+        if variable is None:
+            monkeypatch.delenv("RAY_ADDRESS", raising=False)
+        else:
+            monkeypatch.setenv("RAY_ADDRESS", variable.replace("PORT", port))
+        open_engine("ray", asked)
+    assert inits == [given.replace("PORT", port)]
 
 
 def test_engines_that_make_no_sense() -> None:
