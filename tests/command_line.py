@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
-from nrp_onnx import cli
+from nrp_onnx.cli import app
 
 #: Tables are not broken into lines as narrow as a terminal's.
 _ENVIRONMENT = {"COLUMNS": "140"}
@@ -52,7 +52,7 @@ def nrp_onnx(*arguments: object, cwd: Path | None = None) -> Finished:
 
 def _exit_code() -> int:
     try:
-        cli.main()
+        app.main()
     except SystemExit as end:
         return int(end.code or 0)
     except Exception:
@@ -61,11 +61,9 @@ def _exit_code() -> int:
     raise AssertionError("main returned without an exit code")
 
 
-def nrp_onnx_process(
-    *arguments: object, cwd: Path | None = None
-) -> subprocess.CompletedProcess[str]:
+def nrp_onnx_process(*arguments: object, cwd: Path | None = None) -> Finished:
     """Run a command in a process of its own, as a user does."""
-    return subprocess.run(
+    run = subprocess.run(
         [sys.executable, "-m", "nrp_onnx", *map(str, arguments)],
         capture_output=True,
         text=True,
@@ -74,6 +72,7 @@ def nrp_onnx_process(
         check=False,
         timeout=600,
     )
+    return Finished(run.returncode, run.stdout, run.stderr)
 
 
 def assert_user_error(run: Finished | subprocess.CompletedProcess[str], *parts: object) -> None:
@@ -84,3 +83,15 @@ def assert_user_error(run: Finished | subprocess.CompletedProcess[str], *parts: 
     assert len(errors) == 1, run.stderr
     for part in parts:
         assert str(part) in errors[0]
+
+
+def convert_command(*arguments: object) -> Finished:
+    """Run ``nrp-onnx convert`` in this process."""
+    return nrp_onnx("convert", *arguments)
+
+
+def assert_one_line_error(run: Finished, *parts: object) -> None:
+    """Exit code 2 and one line of error that has all parts; nothing else but notes."""
+    lines = [line for line in run.stderr.splitlines() if not line.startswith("note: ")]
+    assert len(lines) == 1, run.stderr
+    assert_user_error(run, *parts)

@@ -1,9 +1,10 @@
-"""What several test modules share: a small backbone, small recordings, the command line."""
+"""What several test modules share: a small backbone, small recordings."""
 
 import os
-import subprocess
-import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -12,6 +13,18 @@ from PIL import Image
 from torch import nn
 
 SHARED = Path(__file__).parents[1] / ".." / "shared"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_clusters() -> Iterator[None]:
+    """Clusters of Ray that tests start are found by no other test, and they find no other."""
+    with (
+        # Not below pytest's folder: the path of a socket may have 107 bytes.
+        tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder,
+        mock.patch.dict(os.environ, {"RAY_TMPDIR": folder}),
+    ):
+        os.environ.pop("RAY_ADDRESS", None)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -78,26 +91,3 @@ def recordings_folder(raw_data: Path, tmp_path_factory: pytest.TempPathFactory) 
         name="small",
     )
     return folder
-
-
-def nrp_onnx(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the command line as a user does."""
-    return subprocess.run(
-        [sys.executable, "-m", "nrp_onnx", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env=os.environ | {"COLUMNS": "140"},
-        check=False,
-        timeout=600,
-    )
-
-
-def assert_user_error(run: subprocess.CompletedProcess[str], *parts: object) -> None:
-    """Exit code 2, one line of error that has all parts, no traceback."""
-    errors = [line for line in run.stderr.splitlines() if line.startswith("error: ")]
-    assert run.returncode == 2, run.stderr
-    assert "Traceback" not in run.stderr
-    assert len(errors) == 1, run.stderr
-    for part in parts:
-        assert str(part) in errors[0]

@@ -16,7 +16,7 @@ import typer
 from PIL import Image
 
 from nrp_onnx.cli.app import app
-from tests.conftest import nrp_onnx
+from tests.command_line import nrp_onnx, nrp_onnx_process
 from tests.recordings.algonauts_folder import write_subject
 from tests.recordings.brainio_file import write_assembly
 
@@ -93,7 +93,9 @@ def test_commands_of_a_page_run(page: str, desk: Path) -> None:
     if page in AFTER_README and not (desk / "runs" / "model").exists():
         test_commands_of_a_page_run("README.md", desk)
     for command in commands(page):
-        run = nrp_onnx(*shlex.split(command)[1:], cwd=desk)
+        # A cluster ends with the process that started it.
+        run_as = nrp_onnx_process if "--engine ray" in command else nrp_onnx
+        run = run_as(*shlex.split(command)[1:], cwd=desk)
         assert run.returncode == 0, f"{command}\n{run.stderr}"
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import nrp_onnx
+from tests.command_line import Finished, nrp_onnx
 
 ROOT = Path(__file__).parents[1]
 #: In this order: the second takes the backbone of the first.
@@ -33,6 +33,7 @@ def follow(page: str, folder: Path) -> None:
     """Do as a reader does; a block that begins with a file's name is saved as that file."""
     for kind, text in steps(page):
         if kind == "command":
+            run: Finished | subprocess.CompletedProcess[str]
             run = nrp_onnx(*shlex.split(text)[1:], cwd=folder)
         elif named := re.match(r"# (\w+\.py)\n", text):
             (folder / named[1]).write_text(text)

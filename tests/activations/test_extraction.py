@@ -23,7 +23,7 @@ from nrp_onnx.api import extract_with
 from nrp_onnx.errors import OutputError, RecordingsError
 from nrp_onnx.notes import Notes
 from tests.activations.conftest import options, rows
-from tests.conftest import assert_user_error, nrp_onnx
+from tests.command_line import assert_user_error, nrp_onnx
 
 
 def test_rows_are_the_images_in_order(activations: Path, images: Path, network: nn.Module) -> None:

@@ -11,7 +11,7 @@ from nrp_onnx.activations import session
 from nrp_onnx.doctor import examine
 from nrp_onnx.errors import DeviceError
 from nrp_onnx.notes import Notes
-from tests.conftest import nrp_onnx
+from tests.command_line import nrp_onnx
 
 
 class Driver:

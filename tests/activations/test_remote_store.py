@@ -20,7 +20,7 @@ from nrp_onnx.notes import Notes
 from nrp_onnx.recordings.registry import CACHE_VARIABLE
 from nrp_onnx.scoring.options import ExtractOptions, ScoreOptions
 from tests.activations.conftest import options
-from tests.conftest import assert_user_error, nrp_onnx
+from tests.command_line import assert_user_error, nrp_onnx
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from nrp_onnx.backbone.model import load_backbone
 from nrp_onnx.backbone.preprocessing import PRESETS, Preprocessing, preprocessing_from_json
 from nrp_onnx.backbone.reductions import Reduction
 from nrp_onnx.errors import OptionError
-from tests.conftest import assert_user_error, nrp_onnx
+from tests.command_line import assert_user_error, nrp_onnx
 
 
 def run_graph(path: Path, spec: Preprocessing, name: str, reduction: Reduction, images: np.ndarray):

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from nrp_onnx.backbone.model import load_backbone
 from nrp_onnx.backbone.weight_files import save_model
 from nrp_onnx.errors import ModelError
-from tests.conftest import assert_user_error, nrp_onnx
+from tests.command_line import assert_user_error, nrp_onnx
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from nrp_onnx.backbone.preprocessing import PRESETS
 from nrp_onnx.backbone.pruning import measured_sparsity, prune_model
 from nrp_onnx.backbone.weight_files import external_tensors
 from nrp_onnx.errors import ModelError, OptionError
-from tests.conftest import assert_user_error, nrp_onnx
+from tests.command_line import assert_user_error, nrp_onnx
 
 
 class Mixed(nn.Module):

@@ -13,8 +13,7 @@ from nrp_converters.torch.alexnet import AlexNet
 from nrp_converters.zoo import load_weights
 from nrp_onnx.backbone.model import Backbone, load_backbone
 from nrp_onnx.errors import ModelError
-from tests.conftest import assert_user_error, nrp_onnx
-from tests.converters.command import assert_one_line_error, convert_command
+from tests.command_line import assert_one_line_error, assert_user_error, convert_command, nrp_onnx
 
 LIGHT = Path(onnx.__file__).parent / "backend/test/data/light/light_bvlc_alexnet.onnx"
 #: For each layer with weights: deviation, bias, and inputs of one unit, as in Caffe's

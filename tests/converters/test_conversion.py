@@ -11,8 +11,8 @@ from torch import nn
 import nrp_onnx
 from nrp_onnx.api import score_with
 from nrp_onnx.errors import ModelError
-from tests.conftest import assert_user_error
-from tests.conftest import nrp_onnx as command
+from tests.command_line import assert_user_error
+from tests.command_line import nrp_onnx as command
 
 
 @pytest.fixture

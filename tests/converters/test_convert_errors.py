@@ -4,8 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import assert_user_error, nrp_onnx
-from tests.converters.command import assert_one_line_error, convert_command
+from tests.command_line import (
+    assert_one_line_error,
+    assert_user_error,
+    convert_command,
+    nrp_onnx_process,
+)
 
 FACTORIES = """
 from torch import nn
@@ -89,7 +93,7 @@ def test_specs_and_options_that_make_no_sense(tmp_path, arguments, parts):
 
 
 def test_a_user_sees_one_line_and_no_traceback(factories, tmp_path):
-    run = nrp_onnx(
+    run = nrp_onnx_process(
         "convert", f"torch:{factories}:eigenvalues", "-o", tmp_path / "x.onnx", "--preprocess", "raw",
         "--input-size", "16x16", cwd=Path(__file__).parents[2],
     )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from importlib.util import find_spec
 
-from tests.conftest import assert_user_error, nrp_onnx
+from tests.command_line import assert_user_error, nrp_onnx
 
 
 def test_the_extra_is_named(tmp_path):

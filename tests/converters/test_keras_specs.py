@@ -16,7 +16,7 @@ from nrp_converters.tensorflow.packages import keras
 from nrp_onnx.backbone.model import load_backbone
 from nrp_onnx.backbone.preprocessing import PRESETS
 from nrp_onnx.errors import NrpOnnxError
-from tests.conftest import assert_user_error, nrp_onnx
+from tests.command_line import assert_user_error, nrp_onnx
 from tests.converters import keras_models
 
 #: The networks of the paper and their parameters, as Keras documents them.

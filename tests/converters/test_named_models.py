@@ -18,7 +18,7 @@ from nrp_converters.torch.torchvision_models import preprocessing_of as torchvis
 from nrp_converters.torch.transformers_models import preprocessing_of as transformers_preprocessing
 from nrp_onnx.backbone.model import Backbone, load_backbone
 from nrp_onnx.errors import OptionError
-from tests.converters.command import assert_one_line_error, convert_command
+from tests.command_line import assert_one_line_error, convert_command
 
 
 class InterpolationMode(enum.Enum):

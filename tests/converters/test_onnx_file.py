@@ -17,7 +17,7 @@ from nrp_converters.request import Request
 from nrp_onnx.backbone.model import load_backbone
 from nrp_onnx.backbone.preprocessing import PRESETS, preprocessing_from_json
 from nrp_onnx.errors import ModelError, NrpOnnxError, OptionError
-from tests.conftest import assert_user_error, nrp_onnx
+from tests.command_line import assert_user_error, nrp_onnx
 
 LIGHT = Path(onnx.__file__).parent / "backend/test/data/light"
 

@@ -12,7 +12,7 @@ from nrp_converters.request import Request
 from nrp_onnx.backbone.layers import PARITY_KEY
 from nrp_onnx.backbone.preprocessing import PRESETS
 from nrp_onnx.errors import ModelError
-from tests.converters.command import assert_one_line_error, convert_command
+from tests.command_line import assert_one_line_error, convert_command
 
 #: Table 1 of the paper: parameters, top-5, top-1, NRP-error.
 TABLE = """

@@ -9,7 +9,7 @@ from nrp_converters.specs import convert_spec
 from nrp_converters.tensorflow.packages import keras, tf
 from nrp_onnx.backbone.model import load_backbone
 from nrp_onnx.errors import NrpOnnxError
-from tests.conftest import nrp_onnx
+from tests.command_line import nrp_onnx
 from tests.converters import keras_models
 
 

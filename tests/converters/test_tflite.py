@@ -18,7 +18,7 @@ from nrp_converters.tensorflow.packages import tf, without_stderr
 from nrp_onnx.backbone.model import load_backbone
 from nrp_onnx.errors import NrpOnnxError
 from nrp_onnx.recordings.simulation.stimuli import render
-from tests.conftest import nrp_onnx
+from tests.command_line import nrp_onnx
 from tests.converters import keras_models
 
 

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from nrp_converters.parity import preprocessed
 from nrp_onnx.backbone.model import Backbone, load_backbone
-from tests.conftest import assert_user_error, nrp_onnx
-from tests.converters.command import assert_one_line_error, convert_command
+from tests.command_line import assert_one_line_error, assert_user_error, convert_command, nrp_onnx
 from tests.converters.models import randomise_batch_norms
 
 #: A family's small configuration, and the image processor that is published with such models.

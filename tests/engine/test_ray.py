@@ -16,7 +16,7 @@ from nrp_onnx.api import score_with
 from nrp_onnx.engine import LocalEngine, open_engine
 from nrp_onnx.errors import EngineError, OptionError
 from nrp_onnx.scoring.options import ScoreOptions
-from tests.conftest import assert_user_error, nrp_onnx
+from tests.command_line import assert_user_error, nrp_onnx_process
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Ray's clusters need POSIX")
 
@@ -90,7 +90,7 @@ def test_shards_and_folds_of_one_model(
     common = ["--recordings", recordings_folder, "--search", "quick", "--device", "cpu",
               "--no-report"]  # fmt: skip
     for name, more in {"local": [], "ray": ["--engine", "ray"]}.items():
-        run = nrp_onnx("score", model_path, *common, *more, "-o", name, cwd=tmp_path)
+        run = nrp_onnx_process("score", model_path, *common, *more, "-o", name, cwd=tmp_path)
         assert run.returncode == 0, run.stderr
     assert_same_run(tmp_path / "ray", tmp_path / "local")
     trials = pq.read_table(tmp_path / "ray" / "trials.parquet")
@@ -116,7 +116,7 @@ def test_many_shards_give_the_bytes_of_one(model_path: Path, tmp_path: Path) -> 
 def test_an_error_in_a_task_is_one_line(model_path: Path, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "broken.png").write_bytes(b"no image")
-    run = nrp_onnx(
+    run = nrp_onnx_process(
         "extract", model_path, "--images", tmp_path / "images", "--device", "cpu",
         "--engine", "ray", "-o", tmp_path / "out",
     )  # fmt: skip
@@ -124,7 +124,7 @@ def test_an_error_in_a_task_is_one_line(model_path: Path, tmp_path: Path) -> Non
 
 
 def test_an_address_without_a_cluster(model_path: Path, tmp_path: Path) -> None:
-    run = nrp_onnx(
+    run = nrp_onnx_process(
         "score", model_path, "--engine", "ray", "--ray-address", "127.0.0.1:1", "-o", tmp_path / "o"
     )
     assert_user_error(run, "--ray-address 127.0.0.1:1", "no Ray cluster answers", "ray start")

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tests.conftest import nrp_onnx
+from tests.command_line import nrp_onnx
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 
 from nrp_onnx.activations.session import wheels_clash
 from nrp_onnx.backbone.model import load_backbone
-from tests.conftest import assert_user_error, nrp_onnx
+from tests.command_line import assert_user_error, nrp_onnx
 
 MODELS = """
 import jax

@@ -14,7 +14,7 @@ from nrp_onnx.activations.layer_file import LoadedLayer
 from nrp_onnx.predictor.image_products import read_span
 from nrp_onnx.predictor.linear_path import fit_linear_path
 from nrp_onnx.predictor.ridge import ALPHAS
-from tests.conftest import nrp_onnx
+from tests.command_line import nrp_onnx
 
 TRAIN, TEST = np.arange(80), np.arange(80, 100)
 

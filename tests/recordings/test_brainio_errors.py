@@ -11,7 +11,7 @@ import pytest
 
 from nrp_onnx.errors import NrpOnnxError, OptionError, RecordingsError
 from nrp_onnx.recordings import import_brainio
-from tests.conftest import assert_user_error, nrp_onnx
+from tests.command_line import assert_user_error, nrp_onnx
 from tests.recordings.brainio_file import write_assembly, write_brainio
 
 NC, CSV, ZIP = (

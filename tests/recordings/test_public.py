@@ -24,7 +24,7 @@ from nrp_onnx.recordings import (
     public,
 )
 from nrp_onnx.scoring.splits import outer_folds
-from tests.conftest import assert_user_error, nrp_onnx
+from tests.command_line import Finished, assert_user_error, nrp_onnx
 from tests.recordings.brainio_file import write_brainio
 from tests.recordings.file_server import FileServer, serve
 from tests.recordings.public_set import ROLES, make_recordings, registry_of
@@ -82,7 +82,7 @@ def downloads(cache: Path) -> Path:
     return cache / "downloads" / "majajhong2015"
 
 
-def fetch() -> subprocess.CompletedProcess[str]:
+def fetch() -> Finished:
     return nrp_onnx("recordings", "fetch", "majajhong2015")
 
 

@@ -32,7 +32,7 @@ from nrp_onnx.scoring.result import (
 from nrp_onnx.scoring.run import FinishedRun, HeldOut
 from nrp_onnx.statistics import PairedDifference
 from tests.browser import NAMES, Page, find_chromium, open_browser
-from tests.conftest import assert_user_error, nrp_onnx
+from tests.command_line import assert_user_error, nrp_onnx
 
 #: Nothing in it to break a line at.
 LONG_NAME = "a" * 30 + "_model_whose_name_is_longer_than_a_telephone_is_wide"

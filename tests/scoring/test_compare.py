@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from nrp_onnx.statistics import bootstrap_means, compare_errors, explainable_removed
-from tests.conftest import assert_user_error, nrp_onnx
+from tests.command_line import assert_user_error, nrp_onnx
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from nrp_onnx.recordings import load_recordings, site_reliability
 from nrp_onnx.report.terminal import score_table
-from tests.conftest import assert_user_error, nrp_onnx
+from tests.command_line import assert_user_error, nrp_onnx
 
 
 @pytest.fixture(scope="module")

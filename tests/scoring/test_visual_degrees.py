@@ -14,7 +14,7 @@ from PIL import Image
 from torch import nn
 
 from tests.backbone.test_backbone import on_screen
-from tests.conftest import assert_user_error, nrp_onnx
+from tests.command_line import assert_user_error, nrp_onnx
 
 
 @pytest.fixture(scope="module")

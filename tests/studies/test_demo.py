@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import nrp_onnx
+from tests.command_line import nrp_onnx
 
 
 def test_demo_scores_two_networks_and_says_where_the_files_are(

@@ -20,7 +20,7 @@ from nrp_onnx.recordings import load_recordings, simulate_recordings
 from nrp_onnx.scoring.options import ScoreOptions
 from nrp_onnx.studies.gradients import Fgsm
 from nrp_onnx.studies.robustness import study_robustness
-from tests.conftest import nrp_onnx
+from tests.command_line import nrp_onnx
 
 EPS = (1.0, 4.0)
 FACTORY = """

@@ -12,7 +12,7 @@ from torch import nn
 
 from nrp_onnx.recordings import load_recordings
 from nrp_onnx.recordings.simulation.sites import layer_drive, simulate_from_layer
-from tests.conftest import assert_user_error, nrp_onnx
+from tests.command_line import assert_user_error, nrp_onnx
 
 
 def test_no_linear_map_of_the_layer_gives_the_drive() -> None:

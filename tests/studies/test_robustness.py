@@ -28,7 +28,7 @@ from nrp_onnx.studies.perturbed_distances import (
 )
 from nrp_onnx.studies.robustness import study_robustness
 from nrp_onnx.studies.sensitivity import sensitivity_of
-from tests.conftest import assert_user_error, nrp_onnx
+from tests.command_line import assert_user_error, nrp_onnx
 
 LEVELS = (0.0, 4.0, 32.0)
 QUICK = ("--search", "quick", "--folds", 3)

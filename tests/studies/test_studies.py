@@ -34,7 +34,7 @@ from nrp_onnx.scoring.options import ScoreOptions
 from nrp_onnx.studies.layers import study_layers
 from nrp_onnx.studies.pruning import study_pruning
 from nrp_onnx.studies.table1 import study_table1
-from tests.conftest import assert_user_error, nrp_onnx
+from tests.command_line import assert_user_error, nrp_onnx
 
 QUICK = ("--search", "quick", "--folds", 3)
 QUICK_OPTIONS = ScoreOptions(search="quick", folds=3, report=False)
