@@ -2,26 +2,40 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 VENV_JAX ?= .venv-jax
+VENV_LOWEST ?= .venv-lowest
 BIN := $(VENV)/bin
 BIN_JAX := $(VENV_JAX)/bin
+BIN_LOWEST := $(VENV_LOWEST)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 # Without an NVIDIA driver, PyTorch's index of CPU builds saves gigabytes of CUDA packages.
 # An unreachable index costs a warning; pip then takes the build that it finds elsewhere.
 TORCH_FROM := $(if $(shell command -v nvidia-smi),,--retries 1 --extra-index-url https://download.pytorch.org/whl/cpu)
 
-.PHONY: demo test test-jax lint docs bench clean
+.PHONY: demo check test test-jax test-lowest lint docs bench clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python -m nrp_onnx demo -o demo
 
 # Two processes, a file of tests in one of them: most tests keep one core busy.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Before each commit.
+check: lint
+	$(PYTEST) -m 'not (slow or browser or cluster or tensorflow)'
+
+# All of it.
 test: lint test-jax
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(PYTEST)
 
 # In an environment of its own: jax2onnx brings the plain onnxruntime, which overwrites onnxruntime-gpu.
 test-jax: $(VENV_JAX)/.dev
 	$(BIN_JAX)/python -m pytest tests/jax
+
+# With the lowest versions that pyproject.toml allows. PyTorch is the one of constraints.txt, which is
+# taken out of what uv resolves: it would take a build with CUDA.
+test-lowest: $(VENV_LOWEST)/.lowest
+	$(BIN_LOWEST)/python -m pytest tests/lowest
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -40,7 +54,7 @@ bench: $(VENV)/.dev
 $(VENV)/.runtime: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install -q --no-deps $(TORCH_FROM) -c constraints.txt torch
-	$(PIP) install -q -c constraints.txt -e .
+	$(PIP) install -q -c constraints.txt -e '.[torch,hdf5]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime
@@ -53,5 +67,16 @@ $(VENV_JAX)/.dev: pyproject.toml constraints.txt constraints-jax.txt
 	$(BIN_JAX)/python -m pip --disable-pip-version-check install -q -c constraints.txt -c constraints-jax.txt -e '.[jax]' pytest
 	touch $@
 
+$(VENV_LOWEST)/.lowest: pyproject.toml constraints.txt
+	test -x $(BIN_LOWEST)/python || $(PYTHON) -m venv $(VENV_LOWEST)
+	$(BIN_LOWEST)/python -m pip --disable-pip-version-check install -q --no-deps $(TORCH_FROM) -c constraints.txt torch
+	$(BIN_LOWEST)/python -m pip --disable-pip-version-check install -q uv
+	echo "torch; python_version < '3'" > $(VENV_LOWEST)/no-torch.txt
+	$(BIN_LOWEST)/uv pip compile -q --resolution lowest-direct --python $(BIN_LOWEST)/python \
+		--override $(VENV_LOWEST)/no-torch.txt --extra torch --extra hdf5 pyproject.toml -o $(VENV_LOWEST)/lowest.txt
+	$(BIN_LOWEST)/uv pip install -q --python $(BIN_LOWEST)/python -r $(VENV_LOWEST)/lowest.txt
+	$(BIN_LOWEST)/python -m pip --disable-pip-version-check install -q -e '.[torch,hdf5]' pytest
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(VENV_JAX) build dist demo *.egg-info
+	rm -rf $(VENV) $(VENV_JAX) $(VENV_LOWEST) build dist demo *.egg-info

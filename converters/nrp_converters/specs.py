@@ -1,6 +1,5 @@
-"""Finds the converter of a SPEC, and the framework packages that it needs."""
+"""Finds the converter of a SPEC; quiets the frameworks that it needs."""
 
-import importlib
 import logging
 import urllib.error
 import urllib.request
@@ -8,7 +7,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
-from types import ModuleType
 
 from nrp_converters.converted_model import ConvertedModel
 from nrp_converters.request import Converter, Request
@@ -39,26 +37,6 @@ def convert_spec(spec: str, request: Request) -> ConvertedModel:
 
 
 _SECONDS = 10
-
-
-def imported(package: str, fix: str) -> ModuleType:
-    """Import a framework's package.
-
-    Args:
-        fix: what to install, as a sentence.
-
-    Raises:
-        OptionError: if that fails, for whatever reason.
-    """
-    try:
-        return importlib.import_module(package)
-    except Exception as error:  # a missing package, or a compiled one that does not fit torch
-        reason = str(error).strip().partition("\n")[0] or "no message"
-        raise OptionError(
-            f"this needs the package {package}, which cannot be imported",
-            found=f"{type(error).__name__}: {reason}",
-            fix=fix,
-        ) from error
 
 
 def reachable(url: str) -> bool:

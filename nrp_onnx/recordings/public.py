@@ -13,6 +13,7 @@ from pathlib import Path
 
 from nrp_onnx.errors import OutputError, RecordingsError
 from nrp_onnx.notes import Notes
+from nrp_onnx.packages import HDF5_FIX, imported
 from nrp_onnx.recordings.download import DownloadError, download, has_its_hash
 from nrp_onnx.recordings.folder import FACTS, load_recordings
 from nrp_onnx.recordings.recordings import Recordings
@@ -41,6 +42,7 @@ def open_public(entry: Entry, notes: Notes) -> Recordings:
     Raises:
         RecordingsError: if the files cannot be had, are not what they should be, or do not import.
         OutputError: if the cache cannot be written.
+        OptionError: if h5py, which reads them, is not installed.
     """
     folder = imported_folder(entry)
     if not is_cached(entry):
@@ -134,6 +136,7 @@ def _importer(entry: Entry) -> Callable[[dict[str, Path], Path, Notes], Recordin
     """The importer of an entry with its options, which are checked here: before a download."""
     from nrp_onnx.recordings.importers.brainio import import_brainio
 
+    imported("h5py", HDF5_FIX)
     known = [
         name
         for name, parameter in inspect.signature(import_brainio).parameters.items()

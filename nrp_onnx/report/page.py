@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from nrp_onnx.files import whole_file
 from nrp_onnx.report.comparison import comparison_figures, differences_of_protocol
@@ -61,13 +60,13 @@ from nrp_onnx.scoring.run_folder import SITES_FILE
 class Drawing:
     """A figure as the page has it."""
 
-    svg: Markup
+    svg: str
     caption: str
 
 
 def drawings(figures: Sequence[NamedFigure], prefix: str) -> list[Drawing]:
     """Figures for a page; with ``prefix`` their names are unlike those of all others on it."""
-    return [Drawing(Markup(inline_svg(figure, prefix)), figure.caption) for figure in figures]
+    return [Drawing(inline_svg(figure, prefix), figure.caption) for figure in figures]
 
 
 def run_section(run: FinishedRun, prefix: str) -> tuple[dict[str, Any], list[NamedFigure]]:

@@ -43,6 +43,7 @@ from nrp_onnx.backbone.find_layers import TORCH_SCOPES
 from nrp_onnx.backbone.preprocessing import Preprocessing
 from nrp_onnx.backbone.preprocessing_nodes import check_fits
 from nrp_onnx.errors import ModelError, OptionError
+from nrp_onnx.packages import imported
 
 _INPUT, _OUTPUT, _BATCH = "input", "output", "batch"
 _DTYPES = {torch.float32: "float32", torch.float16: "float16"}
@@ -81,9 +82,11 @@ def convert(
     Raises:
         ModelError: if the module cannot be run, traced or expressed in ONNX, depends on the batch
             size, has no layers, or is over 2 GB.
-        OptionError: if the preprocessing does not give such an input, or the source is no JSON.
+        OptionError: if the preprocessing does not give such an input, the source is no JSON, or
+            onnxscript is not installed.
     """
     origin = _origin(module, source or {})
+    imported("onnxscript", "Run: pip install 'nrp-onnx[torch]'.")
     where = type(module).__name__
     if example_input is None:
         example_input = torch.zeros(1, 3, 224, 224)

@@ -7,10 +7,11 @@ import torch
 from nrp_converters.converted_model import ConvertedModel
 from nrp_converters.request import Request
 from nrp_converters.source_preprocessing import checked_crop, resample_code, unsupported
-from nrp_converters.specs import imported, quiet
+from nrp_converters.specs import quiet
 from nrp_converters.torch.named_models import convert_named, no_such_model, no_weights
 from nrp_onnx.backbone.preprocessing import Preprocessing
 from nrp_onnx.errors import OptionError
+from nrp_onnx.packages import imported
 
 _INSTALL = (
     "Install the build that fits your PyTorch: pip install 'nrp-onnx[torchvision]', for the CPU "

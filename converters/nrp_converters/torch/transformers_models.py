@@ -13,10 +13,11 @@ from torch import nn
 from nrp_converters.converted_model import ConvertedModel
 from nrp_converters.request import Request
 from nrp_converters.source_preprocessing import checked_crop, resample_code, unsupported
-from nrp_converters.specs import imported, quiet, reachable
+from nrp_converters.specs import quiet, reachable
 from nrp_converters.torch.named_models import convert_named, no_weights
 from nrp_onnx.backbone.preprocessing import Preprocessing, preprocessing_from_json
 from nrp_onnx.errors import ModelError, OptionError
+from nrp_onnx.packages import imported
 
 #: Steps that change pixels and that the toolkit's preprocessing does not have.
 _OTHER_STEPS = ("do_pad", "rescale_offset", "do_thumbnail", "do_align_long_axis", "do_crop_margin")

@@ -5,14 +5,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import h5py
 import numpy as np
 
 from nrp_onnx.errors import OptionError, RecordingsError
 from nrp_onnx.progress import progress_bar
 from nrp_onnx.recordings.importers.netcdf import DIM as TIME_BIN
 from nrp_onnx.recordings.importers.netcdf import TimeBins, Variable, open_netcdf
+
+if TYPE_CHECKING:
+    import h5py
 
 PRESENTATION, NEUROID = "presentation", "neuroid"
 _BLOCK_BYTES = 32 * 2**20
@@ -177,7 +180,7 @@ def _check_lengths(
             )
 
 
-def _rows_a_block(data: h5py.Dataset, axis: int) -> int:
+def _rows_a_block(data: "h5py.Dataset", axis: int) -> int:
     """How many rows of an axis to read at once: whole chunks of the file, at least one."""
     shape, chunks = data.shape, data.chunks or (1,) * data.ndim
     row_bytes = 8 * math.prod(shape) // max(shape[axis], 1)

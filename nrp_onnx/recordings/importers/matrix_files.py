@@ -4,14 +4,19 @@ import csv
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 import scipy.io
 
 from nrp_onnx.errors import OptionError, RecordingsError
 from nrp_onnx.notes import logger
+from nrp_onnx.packages import HDF5_FIX, imported
 
+if TYPE_CHECKING:
+    import h5py
+
+_HDF5 = b"\x89HDF\r\n\x1a\n"
 _NUMERIC = ("double", "single", "int", "uint")
 
 
@@ -26,11 +31,12 @@ def read_hdf5(path: Path, key: str | None) -> np.ndarray:
 
     Raises:
         RecordingsError: if the file is damaged.
-        OptionError: if ``key`` does not name one data set.
+        OptionError: if ``key`` does not name one data set, or h5py is not installed.
     """
+    h5py = imported("h5py", HDF5_FIX)
     try:
         with h5py.File(path, "r") as file:
-            found: dict[str, h5py.Dataset] = {}
+            found: dict[str, Any] = {}
             file.visititems(
                 lambda name, item: (
                     found.update({name: item})
@@ -61,7 +67,7 @@ def read_matlab(path: Path, key: str | None) -> np.ndarray:
         RecordingsError: if the file is damaged, or the variable is sparse.
         OptionError: if ``key`` does not name one variable of numbers.
     """
-    if h5py.is_hdf5(path):
+    if _is_hdf5(path):
         return read_hdf5(path, key)
     try:
         shapes = {
@@ -157,7 +163,13 @@ def choose(shapes: dict[str, tuple[int, ...]], key: str | None, path: Path) -> s
     return name
 
 
-def _is_numeric(data: h5py.Dataset) -> bool:
+def _is_hdf5(path: Path) -> bool:
+    """Whether it begins as HDF5 does, or holds that behind a header, as MATLAB v7.3 does."""
+    with path.open("rb") as file:
+        return file.read(8) == _HDF5 or (file.seek(512) > 0 and file.read(8) == _HDF5)
+
+
+def _is_numeric(data: "h5py.Dataset") -> bool:
     """Whether a data set is an array of numbers to MATLAB, too.
 
     Its texts are stored as integers, its sparse matrices as several vectors.

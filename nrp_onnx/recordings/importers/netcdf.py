@@ -4,11 +4,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import h5py
 import numpy as np
 
 from nrp_onnx.errors import OptionError, RecordingsError
+from nrp_onnx.packages import HDF5_FIX, imported
+
+if TYPE_CHECKING:
+    import h5py
 
 #: How the netCDF library begins the NAME of a dimension that has no numbers of its own.
 _NO_VARIABLE = b"This is a netCDF dimension but not a netCDF variable"
@@ -24,7 +28,7 @@ class Variable:
 
     name: str
     dims: tuple[str, ...]
-    data: h5py.Dataset
+    data: "h5py.Dataset"
 
     @property
     def is_numeric(self) -> bool:
@@ -51,6 +55,7 @@ def open_netcdf(path: Path) -> Iterator[dict[str, Variable]]:
 
     Raises:
         RecordingsError: if it is no whole netCDF-4 file, also while the block reads from it.
+        OptionError: if h5py is not installed.
     """
     if not path.is_file():
         raise RecordingsError("no such file", where=path, expected="a netCDF-4 file")
@@ -64,6 +69,7 @@ def open_netcdf(path: Path) -> Iterator[dict[str, Variable]]:
             found="netCDF-3",
             fix="Convert it with: nccopy -k nc4 OLD.nc NEW.nc",
         )
+    h5py = imported("h5py", HDF5_FIX)
     try:
         with h5py.File(path, "r") as file:
             try:
@@ -88,8 +94,9 @@ def _damaged(path: Path, error: Exception) -> RecordingsError:
     )
 
 
-def _variables(file: h5py.File) -> dict[str, Variable]:
-    datasets = {name: item for name, item in file.items() if isinstance(item, h5py.Dataset)}
+def _variables(file: "h5py.File") -> dict[str, Variable]:
+    # Groups and types have no axes.
+    datasets = {name: item for name, item in file.items() if hasattr(item, "ndim")}
     lengths = {
         name: len(data) for name, data in datasets.items() if _is_scale(data) and data.ndim == 1
     }
@@ -110,7 +117,7 @@ def _variables(file: h5py.File) -> dict[str, Variable]:
 
 
 def _dims(
-    name: str, data: h5py.Dataset, lengths: dict[str, int], numbered: dict[int, str]
+    name: str, data: "h5py.Dataset", lengths: dict[str, int], numbered: dict[int, str]
 ) -> tuple[str, ...]:
     """Names of the axes: of the scales attached, else by number, else by a length had once only."""
     if _is_scale(data) and data.ndim == 1:
@@ -129,7 +136,7 @@ def _dims(
     return tuple(found[0] if len(found) == 1 else _UNKNOWN for found in by_length)
 
 
-def _is_scale(data: h5py.Dataset) -> bool:
+def _is_scale(data: "h5py.Dataset") -> bool:
     return bytes(np.bytes_(data.attrs.get("CLASS", b""))) == b"DIMENSION_SCALE"
 
 
