@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from nrp_onnx.errors import ModelError
+
 #: How the names of files and folders end that are not whole; a killed process leaves them.
 UNFINISHED = ".part"
 
@@ -44,6 +46,21 @@ def whole_folder(path: Path) -> Iterator[Path]:
         part.replace(path)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def check_model_file(path: Path) -> None:
+    """Refuse the path of a model that is not there; no package is imported for that.
+
+    Raises:
+        ModelError: if there is no file.
+    """
+    if not path.is_file():
+        raise ModelError(
+            "no such model file",
+            where=path,
+            expected="an .onnx file",
+            found="a folder" if path.is_dir() else "nothing",
+        )
 
 
 def safe_name(text: str) -> str:

@@ -15,6 +15,7 @@ from nrp_onnx.backbone.layers import PREPROCESSING_KEY, SOURCE_KEY, Layer, layer
 from nrp_onnx.backbone.preprocessing import Preprocessing, preprocessing_from_json
 from nrp_onnx.backbone.weight_files import check_external_data, read_small_tensors, sha256_of_model
 from nrp_onnx.errors import ModelError
+from nrp_onnx.files import check_model_file
 
 _DTYPES = {ir.DataType.FLOAT: "float32", ir.DataType.FLOAT16: "float16"}
 
@@ -112,13 +113,7 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     Raises:
         ModelError: if it is missing or damaged, or takes data from outside its folder.
     """
-    if not path.is_file():
-        raise ModelError(
-            "no such model file",
-            where=path,
-            expected="an .onnx file",
-            found="a folder" if path.is_dir() else "nothing",
-        )
+    check_model_file(path)
     size = path.stat().st_size
     try:
         proto = onnx.load(path, load_external_data=False)

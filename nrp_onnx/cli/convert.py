@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from nrp_onnx.cli.options import Model
 from nrp_onnx.errors import OptionError
 
 
@@ -91,7 +92,7 @@ def _height_width(text: str) -> tuple[int, int]:
 
 
 def prune_command(
-    model: Annotated[Path, typer.Argument(help="An ONNX backbone.")],
+    model: Model,
     sparsity: Annotated[
         float, typer.Option(help="The share of the weights to be zero, from 0 to 1.")
     ],

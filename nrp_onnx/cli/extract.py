@@ -11,6 +11,7 @@ from nrp_onnx.cli.options import (
     Device,
     Engine,
     Layers,
+    Model,
     Preprocess,
     RayAddress,
     Reduce,
@@ -20,7 +21,7 @@ from nrp_onnx.errors import OptionError
 
 
 def extract_command(
-    model: Annotated[Path, typer.Argument(help="An ONNX backbone.")],
+    model: Model,
     out: Annotated[
         str, typer.Option("-o", "--out", help="Folder of the Parquet files: a path, or a URI.")
     ],

@@ -1,9 +1,20 @@
 """Options that several commands have in common."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from nrp_onnx.files import check_model_file
+
+
+def _existing(path: Path) -> Path:
+    """Refuse a missing file while options are read: the command would import PyTorch first."""
+    check_model_file(path)
+    return path
+
+
+Model = Annotated[Path, typer.Argument(help="An ONNX backbone.", callback=_existing)]
 Layers = Annotated[str, typer.Option(help="auto, or names with commas.")]
 Reduce = Annotated[
     str,

@@ -12,13 +12,12 @@ from nrp_onnx.cli.options import (
     Device,
     Engine,
     Layers,
+    Model,
     Preprocess,
     RayAddress,
     Reduce,
     SkipBadStimuli,
 )
-
-Model = Annotated[Path, typer.Argument(help="An ONNX backbone.")]
 
 
 def score_command(

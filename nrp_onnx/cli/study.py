@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nrp_onnx.cli.options import Model
 from nrp_onnx.errors import OptionError
 
 if TYPE_CHECKING:
     from nrp_onnx.recordings import Recordings
     from nrp_onnx.scoring.options import ScoreOptions
 
-Model = Annotated[Path, typer.Argument(help="An ONNX backbone.")]
 Out = Annotated[Path, typer.Option("-o", "--out", help="Folder of the study.")]
 RecordingsName = Annotated[str | None, typer.Option(help="As in `score`. [default: simulated]")]
 Reduce = Annotated[str, typer.Option(help="As in `score`.")]
