@@ -88,6 +88,7 @@ def _recordings_of_other_kinds(folder: Path, rates: np.ndarray) -> None:
     write_subject(folder / "subj01")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_commands_of_a_page_run(page: str, desk: Path) -> None:
     if page in AFTER_README and not (desk / "runs" / "model").exists():
@@ -133,6 +134,7 @@ def _all_commands(group: Any, path: str) -> list[tuple[str, Any]]:
     return found
 
 
+@pytest.mark.slow
 def test_the_page_of_result_json_names_every_key(desk: Path) -> None:
     """Runs after the README's commands, and by itself."""
     out = desk / "keys"

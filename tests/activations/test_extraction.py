@@ -143,6 +143,7 @@ def test_a_full_disk_loses_nothing(
         assert (tmp_path / name).read_bytes() == (activations / name).read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on the size of files")
 def test_a_file_that_may_not_grow(
     model_path: Path, images: Path, activations: Path, tmp_path: Path

@@ -11,9 +11,10 @@ from PIL import Image
 
 from nrp_onnx.activations.images import n_cores
 
-pytestmark = pytest.mark.skipif(
-    sys.platform == "win32", reason="Windows has no fork and no SIGKILL"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork and no SIGKILL"),
+]
 
 N_IMAGES, N_KILLS = 320, 20
 

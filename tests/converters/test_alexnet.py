@@ -15,6 +15,8 @@ from nrp_onnx.backbone.model import Backbone, load_backbone
 from nrp_onnx.errors import ModelError
 from tests.command_line import assert_one_line_error, assert_user_error, convert_command, nrp_onnx
 
+pytestmark = pytest.mark.slow
+
 LIGHT = Path(onnx.__file__).parent / "backend/test/data/light/light_bvlc_alexnet.onnx"
 #: For each layer with weights: deviation, bias, and inputs of one unit, as in Caffe's
 #: models/bvlc_alexnet/train_val.prototxt.

@@ -18,6 +18,8 @@ from nrp_onnx.errors import ModelError, NrpOnnxError, OptionError
 from tests.converters import keras_models
 from tests.converters.keras_models import SIZE
 
+pytestmark = pytest.mark.tensorflow
+
 
 def run(model: ConvertedModel, images: np.ndarray) -> dict[str, np.ndarray]:
     session = ort.InferenceSession(

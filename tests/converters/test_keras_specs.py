@@ -19,6 +19,8 @@ from nrp_onnx.errors import NrpOnnxError
 from tests.command_line import assert_user_error, nrp_onnx
 from tests.converters import keras_models
 
+pytestmark = pytest.mark.tensorflow
+
 #: The networks of the paper and their parameters, as Keras documents them.
 PAPER = {
     "MobileNet": 4_253_864,

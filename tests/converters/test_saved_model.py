@@ -12,6 +12,8 @@ from nrp_onnx.errors import NrpOnnxError
 from tests.command_line import nrp_onnx
 from tests.converters import keras_models
 
+pytestmark = pytest.mark.tensorflow
+
 
 class Small(tf.Module):  # type: ignore[misc]
     """A convolution, a batch of sums and a softmax, written in TensorFlow."""

@@ -21,6 +21,8 @@ from nrp_onnx.recordings.simulation.stimuli import render
 from tests.command_line import nrp_onnx
 from tests.converters import keras_models
 
+pytestmark = pytest.mark.tensorflow
+
 
 def tflite_of(quantised: bool) -> bytes:
     model = keras_models.sequential()

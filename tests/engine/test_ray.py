@@ -18,7 +18,10 @@ from nrp_onnx.errors import EngineError, OptionError
 from nrp_onnx.scoring.options import ScoreOptions
 from tests.command_line import assert_user_error, nrp_onnx_process
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Ray's clusters need POSIX")
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.skipif(sys.platform == "win32", reason="Ray's clusters need POSIX"),
+]
 
 ROOT = Path(__file__).parents[2]
 

@@ -162,6 +162,7 @@ def test_fetch_prints_the_folder_and_list_knows_it(cache, downloads):
     assert fetch().stdout == run.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranges", [True, False])
 def test_killed_in_mid_download(ranges, cache, server, downloads):
     """The images, the biggest file, hold on in their middle; the process is killed there."""
@@ -200,6 +201,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_killed_while_importing(cache, monkeypatch):
     """What a killed import leaves behind is no recordings, and the next run removes it."""
     left_over = cache / "recordings"
@@ -335,6 +337,7 @@ def test_a_disk_that_is_full_is_one_error(monkeypatch):
         open_recordings("majajhong2015", Notes())
 
 
+@pytest.mark.slow
 def test_two_processes_at_once(cache, server, tmp_path):
     server.hold_after = 1000  # so that both are there before the first is done
     command = [sys.executable, "-m", "nrp_onnx", "recordings", "fetch", "majajhong2015"]

@@ -19,6 +19,7 @@ MOST_BYTES = 1.5e9
 MOST_BYTES_OF_A_SCORE = 1.8e9
 
 
+@pytest.mark.slow
 @pytest.mark.full_size
 def test_a_set_of_full_size_is_fetched_and_scored(tmp_path, model_path, capfd):
     counts = np.full(3200, 46)

@@ -84,6 +84,7 @@ def test_a_cache_that_cannot_be_written_is_one_line(cache):
         open_recordings("simulated:16", Notes())
 
 
+@pytest.mark.slow
 def test_two_processes_may_render_at_once(cache):
     code = (
         "from nrp_onnx.recordings import open_recordings; from nrp_onnx.notes import Notes;"

@@ -159,6 +159,7 @@ def test_sites_are_ranked_by_their_correlation_and_shown_with_their_images(
         assert np.corrcoef(pixels.mean(axis=2).ravel(), original.mean(axis=2).ravel())[0, 1] > 0.8
 
 
+@pytest.mark.slow
 def test_simulated_is_written_across_every_figure_made_from_simulated_recordings(
     run_folder: Path, simulated_run: Path, tmp_path: Path
 ) -> None:
@@ -225,6 +226,7 @@ def browser() -> Iterator[Page]:
         yield page
 
 
+@pytest.mark.browser
 @pytest.mark.parametrize("width", [1280, 400])
 def test_the_page_fits_and_sorts_in_a_browser(width: int, run_folder: Path, browser: Page) -> None:
     browser.complaints.clear()
@@ -265,6 +267,7 @@ _MISPLACED = """
 """
 
 
+@pytest.mark.browser
 def test_colours_follow_the_reader_and_paper_is_white(run_folder: Path, browser: Page) -> None:
     browser.open(run_folder / "report.html", 1280)
     ground = "getComputedStyle(document.body).backgroundColor"

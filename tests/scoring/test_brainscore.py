@@ -144,6 +144,7 @@ def test_what_cannot_be_computed_is_none_with_a_reason(case) -> None:
     assert numbers.ceiling > 0.5
 
 
+@pytest.mark.slow
 def test_real_recordings_and_activations(shared: Path, tmp_path: Path) -> None:
     data = shared / "data" / "macaque_v4_210325"
     recordings = import_arrays(

@@ -11,6 +11,8 @@ import pytest
 from nrp_onnx.activations.layer_file import LayerWriter
 from nrp_onnx.predictor.image_products import FEATURES_A_BLOCK
 
+pytestmark = pytest.mark.slow
+
 N_IMAGES, N_FEATURES, UNITS = 200, 200_000, 4
 
 #: VmHWM is the peak of this process alone: what its parent once held is forgotten by exec.

@@ -170,6 +170,7 @@ def test_a_second_run_does_nothing_again(
     assert_user_error(nrp_onnx(*given, "--search", "paper"), run_folder, "another run", "search")
 
 
+@pytest.mark.slow
 def test_a_killed_search_goes_on_where_it_was(
     model_path: Path, recordings_folder: Path, tmp_path: Path
 ) -> None:
@@ -395,6 +396,7 @@ def test_cuda_without_a_gpu_is_an_error(
     assert_user_error(run, "--device cuda", "use --device cpu")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "preprocess"),
     [("mobilenet_v2_1.0_224.onnx", "tf"), ("SqueezeNet_fp16.onnx", "caffe")],

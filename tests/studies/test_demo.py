@@ -8,6 +8,8 @@ import pytest
 
 from tests.command_line import nrp_onnx
 
+pytestmark = pytest.mark.slow
+
 
 def test_demo_scores_two_networks_and_says_where_the_files_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

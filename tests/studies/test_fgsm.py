@@ -22,6 +22,8 @@ from nrp_onnx.studies.gradients import Fgsm
 from nrp_onnx.studies.robustness import study_robustness
 from tests.command_line import nrp_onnx
 
+pytestmark = pytest.mark.slow
+
 EPS = (1.0, 4.0)
 FACTORY = """
 import torch

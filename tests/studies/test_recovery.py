@@ -14,6 +14,8 @@ from nrp_onnx.recordings import load_recordings
 from nrp_onnx.recordings.simulation.sites import layer_drive, simulate_from_layer
 from tests.command_line import assert_user_error, nrp_onnx
 
+pytestmark = pytest.mark.slow
+
 
 def test_no_linear_map_of_the_layer_gives_the_drive() -> None:
     rng = np.random.default_rng(0)

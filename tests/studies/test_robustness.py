@@ -30,6 +30,8 @@ from nrp_onnx.studies.robustness import study_robustness
 from nrp_onnx.studies.sensitivity import sensitivity_of
 from tests.command_line import assert_user_error, nrp_onnx
 
+pytestmark = pytest.mark.slow
+
 LEVELS = (0.0, 4.0, 32.0)
 QUICK = ("--search", "quick", "--folds", 3)
 

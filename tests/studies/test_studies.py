@@ -83,6 +83,7 @@ def _check_figure(folder: Path, name: str, *texts: str) -> None:
         assert text in found or text in together, (text, found)
 
 
+@pytest.mark.slow
 def test_table1_has_what_the_paper_says_beside_what_is_measured(
     networks: list[Path], two_regions: Path, tmp_path: Path
 ) -> None:
@@ -123,6 +124,7 @@ def test_table1_has_what_the_paper_says_beside_what_is_measured(
     _check_figure(tmp_path, "figure_2c", "SIMULATED", *names, "V4: NRP-error", "IT: NRP-error")
 
 
+@pytest.mark.slow
 def test_a_killed_study_goes_on_and_one_failed_model_does_not_lose_the_others(
     networks: list[Path], recordings_folder: Path, tmp_path: Path
 ) -> None:
@@ -172,6 +174,7 @@ def broken():
 """
 
 
+@pytest.mark.slow
 def test_the_papers_networks_are_converted_once_and_one_that_cannot_be_is_named(
     recordings_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,6 +210,7 @@ def _with_another_last_layer(path: Path, out: Path) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_study_of_pruning(model_path: Path, recordings_folder: Path, tmp_path: Path) -> None:
     twin = _with_another_last_layer(model_path, tmp_path / "twin.onnx")
     out = tmp_path / "study"
@@ -249,6 +253,7 @@ def test_study_of_pruning(model_path: Path, recordings_folder: Path, tmp_path: P
     assert f"{share:.1%} fine-tuned" in run.stdout
 
 
+@pytest.mark.slow
 def test_study_of_layers(model_path: Path, two_regions: Path, tmp_path: Path) -> None:
     out = tmp_path / "study"
     run = nrp_onnx(
@@ -271,6 +276,7 @@ def test_study_of_layers(model_path: Path, two_regions: Path, tmp_path: Path) ->
     _check_figure(out, "layers", "SIMULATED", "V4", "IT", "ridge", "PLS-25", "NRP head", "5")
 
 
+@pytest.mark.slow
 def test_study_of_sizes(model_path: Path, recordings_folder: Path, tmp_path: Path) -> None:
     search = tmp_path / "mine.json"
     search.write_text(
