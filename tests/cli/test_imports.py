@@ -11,7 +11,7 @@ import onnx_ir as ir
 import pytest
 from PIL import Image
 
-from nrp_onnx.export.onnx_models import SITES_KEY, UNITS_KEY
+from nrp_onnx.export.predict import SITES_KEY, UNITS_KEY
 
 #: Each takes a tenth of a second or more to import.
 HEAVY = (
