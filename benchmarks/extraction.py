@@ -37,22 +37,19 @@ import onnxruntime as ort
 from PIL import Image
 
 from nrp_onnx.activations import images as decoding
-from nrp_onnx.activations.batches import Batches
-from nrp_onnx.activations.compute import stream_activations
-from nrp_onnx.activations.images import ImageFolder
+from nrp_onnx.activations.compute import Computation, Request
+from nrp_onnx.activations.images import ImageFolder, StimulusRange
 from nrp_onnx.activations.layer_file import layer_path
-from nrp_onnx.activations.layer_writer import LayerParts
-from nrp_onnx.activations.session import BoundSession, open_session
+from nrp_onnx.activations.layer_writer import RANGE_SECONDS, LayerRanges, join_ranges
 from nrp_onnx.api import extract_with
-from nrp_onnx.backbone.feature_graph import IMAGES, build_feature_graph, to_checked_proto
 from nrp_onnx.backbone.model import Backbone, load_backbone
 from nrp_onnx.notes import Notes
 from nrp_onnx.recordings.simulation.stimuli import render
 from nrp_onnx.scoring.choices import choose_features, choose_preprocessing
 from nrp_onnx.scoring.options import ExtractOptions
 
-#: Of the other sides, and of ours to begin with.
-_BATCH, _OWN_BATCH = 16, 4
+#: Of the other sides.
+_BATCH = 16
 _REDUCE = "avgpool:2"
 
 
@@ -98,30 +95,24 @@ class Ours:
 
     def __init__(self, backbone: Backbone, desk: Path) -> None:
         start = time.perf_counter()
-        self._backbone, self._desk, self._notes = backbone, desk, Notes()
-        preprocessing = choose_preprocessing(backbone, "imagenet", self._notes)
-        self.features = choose_features(backbone, "auto", _REDUCE, 1, self._notes)
-        proto = to_checked_proto(
-            build_feature_graph(backbone, preprocessing, self.features), "graph"
-        )
-        session = open_session(
-            proto.SerializeToString(), "cpu", self._notes, backbone.path, threads=1
-        )
-        self._run = BoundSession(session, IMAGES, [f.layer.name for f in self.features]).run
+        notes = Notes()
+        preprocessing = choose_preprocessing(backbone, "imagenet", notes)
+        self.features = choose_features(backbone, "auto", _REDUCE, 1, notes)
+        request = Request(backbone, preprocessing, "cpu", notes, False, False)
+        self._computation = Computation(request, self.features)
+        self._layers = [
+            LayerRanges(
+                layer_path(desk / "ours", feature.layer.name), feature.n_features, {"layer": ""}
+            )
+            for feature in self.features
+        ]
         self.seconds_to_start = time.perf_counter() - start
 
     def __call__(self, stimuli: ImageFolder) -> None:
-        names = [feature.layer.name for feature in self.features]
-        parts = LayerParts(
-            [layer_path(self._desk / "ours", name) for name in names],
-            [feature.n_features for feature in self.features],
-            [{"layer": name} for name in names],
-            _OWN_BATCH,
-        )
-        where = self._backbone.path
-        with parts:
-            batches = Batches(self._run, _OWN_BATCH, False, where, self._notes, decoding.n_cores())
-            stream_activations(batches, parts, names, stimuli, 0, False, where, self._notes)
+        all_images = StimulusRange.of(stimuli, (0, len(stimuli.stimulus_ids)))
+        ranges = self._computation.run(self._layers, all_images, RANGE_SECONDS, lambda _: None)
+        for layer in self._layers:
+            join_ranges(ranges, layer)
 
 
 def hooks_side(layers: list[str], desk: Path) -> Callable[[ImageFolder], None]:

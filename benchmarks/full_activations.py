@@ -28,7 +28,8 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
-from nrp_onnx.activations.layer_file import LayerWriter, StoredLayer
+from nrp_onnx.activations.layer_file import StoredLayer
+from nrp_onnx.activations.layer_writer import LayerWriter
 from nrp_onnx.predictor.directions import fit_basis
 from nrp_onnx.predictor.head import HeadConfig, Job, TrainingPlan
 from nrp_onnx.predictor.image_products import read_span

@@ -8,7 +8,7 @@ import onnx
 import pytest
 
 from nrp_onnx.activations.layer_file import StoredLayer
-from nrp_onnx.activations.layer_writer import ROWS, LayerPart
+from nrp_onnx.activations.layer_writer import LayerRanges, LayerWriter, RangeWriter, join_ranges
 from nrp_onnx.backbone.choose_layers import auto_layers
 from nrp_onnx.backbone.feature_graph import Feature, build_feature_graph, to_checked_proto
 from nrp_onnx.backbone.model import Backbone, load_backbone
@@ -16,7 +16,7 @@ from nrp_onnx.backbone.preprocessing import PRESETS
 from nrp_onnx.backbone.reduction_nodes import sketch_plan
 from nrp_onnx.backbone.reductions import read_reduction
 
-N_FEATURES = 50_176
+N_FEATURES, ROWS = 50_176, 16
 IDS = [f"stimulus{place}" for place in range(ROWS)]
 
 
@@ -47,19 +47,29 @@ def test_sketch_plan(benchmark: Any) -> None:
     assert len(order) == 802_816
 
 
-def test_parquet_write(benchmark: Any, rows: np.ndarray, tmp_path: Path) -> None:
-    part = LayerPart(tmp_path / "layer.parquet", N_FEATURES, {})
-    part.open(0)
-    benchmark.pedantic(part.append, (IDS, rows), rounds=50, warmup_rounds=5)
-    part.close()
+def test_range_write(benchmark: Any, rows: np.ndarray, tmp_path: Path) -> None:
+    layer = LayerRanges(tmp_path / "layer.parquet", N_FEATURES, {})
+    with RangeWriter([layer], 0, ROWS, 1e9) as ranges:
+        benchmark.pedantic(ranges.write, (IDS, [rows], ROWS), rounds=50, warmup_rounds=5)
+
+
+def test_join(benchmark: Any, rows: np.ndarray, tmp_path: Path) -> None:
+    layer = LayerRanges(tmp_path / "layer.parquet", N_FEATURES, {})
+
+    def write_ranges() -> tuple[tuple[Any, ...], dict[str, Any]]:
+        with RangeWriter([layer], 0, ROWS, 0) as ranges:
+            for place in range(20):
+                ranges.write(IDS, [rows], ROWS * (place + 1))
+        return (ranges.finished, layer), {}
+
+    benchmark.pedantic(join_ranges, setup=write_ranges, rounds=10)
 
 
 def test_parquet_read(benchmark: Any, rows: np.ndarray, tmp_path: Path) -> None:
-    part = LayerPart(tmp_path / "layer.parquet", N_FEATURES, {})
-    part.open(0)
+    writer = LayerWriter(tmp_path / "layer.parquet", N_FEATURES, {})
     for place in range(20):
-        part.append([f"{place}/{name}" for name in IDS], rows)
-    part.finish()
+        writer.write([f"{place}/{name}" for name in IDS], rows)
+    writer.close()
     layer = StoredLayer(tmp_path / "layer.parquet", tuple(f"7/{name}" for name in IDS))
     found = benchmark(layer.read, np.arange(ROWS))
     np.testing.assert_array_equal(found, rows)

@@ -1,7 +1,7 @@
 """Fits the principal components that ``pca:K`` asks for, on a sample of the stimuli."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,15 +11,13 @@ from nrp_onnx.activations.compute import Request
 from nrp_onnx.activations.images import Stimuli
 from nrp_onnx.activations.layer_file import (
     STORE_VERSION,
-    LayerWriter,
     StoredLayer,
     component_names,
     components_path,
+    fitting_facts,
     read_components,
-    stored_facts,
-    stored_ids,
 )
-from nrp_onnx.activations.missing_layers import extract_layers
+from nrp_onnx.activations.layer_writer import LayerWriter
 from nrp_onnx.backbone.feature_graph import Feature
 from nrp_onnx.backbone.fingerprints import computation_digests
 from nrp_onnx.backbone.reductions import PrincipalComponents, Reduction, fit_components
@@ -41,21 +39,19 @@ class _Sample:
     stimuli_fingerprint: str
 
 
-def with_components(
-    request: Request, features: Sequence[Feature], stimuli: Stimuli, folder: Path
-) -> list[Feature]:
-    """The features, those of ``pca:K`` with their components: fitted now, or read from ``folder``.
+#: Gives the activations of a layer, of stimuli, by way of a folder.
+Extract = Callable[[Request, Feature, Stimuli, Path], StoredLayer]
+
+
+def fitted(
+    request: Request, feature: Feature, stimuli: Stimuli, folder: Path, extract: Extract
+) -> Feature:
+    """A feature of ``pca:K`` with its components: fitted now, or read from ``folder``.
 
     Raises:
-        OptionError: if there are too few images, or a layer is too large.
+        OptionError: if there are too few images, or the layer is too large.
+        OutputError: if the folder holds other components, which may not be overwritten.
     """
-    return [
-        _fitted(request, feature, stimuli, folder) if feature.reduction.kind == "pca" else feature
-        for feature in features
-    ]
-
-
-def _fitted(request: Request, feature: Feature, stimuli: Stimuli, folder: Path) -> Feature:
     k, full = feature.reduction.k, replace(feature, reduction=Reduction("none"))
     n_sample = min(len(stimuli.stimulus_ids), max(2 * k, _LEAST))
     where = f"--reduce pca:{k}, {feature.layer.name}"
@@ -71,18 +67,20 @@ def _fitted(request: Request, feature: Feature, stimuli: Stimuli, folder: Path) 
     path = components_path(folder, feature)
     (computed,) = computation_digests(request.backbone, [feature.layer.tensor]).values()
     own = feature.fingerprint(computed, request.preprocessing)
+    fingerprint = sha256_of_json([own, stimuli.stimuli_fingerprint, n_sample, _SEED])
     facts = {
         "store_version": STORE_VERSION,
         "layer": feature.layer.name,
         "shape": list(full.shape),
         "reduction": str(feature.reduction),
-        "fingerprint": sha256_of_json([own, stimuli.stimuli_fingerprint, n_sample, _SEED]),
+        "fingerprint": fingerprint,
         "seed": _SEED,
     }
-    held = stored_facts(path)
     names = component_names(k)
-    if held is None or held["fingerprint"] != facts["fingerprint"]:
-        components = _fit(request, full, k, _sample(stimuli, n_sample), folder, where)
+    if fitting_facts(path, fingerprint, request.overwrite) is None:
+        sample = extract(request, full, _sample(stimuli, n_sample), folder / _SAMPLE)
+        components = _fit(sample, k, where)
+        shutil.rmtree(folder / _SAMPLE)
         with whole_file(path) as part:
             writer = LayerWriter(part, full.n_features, facts)
             writer.write(names[:1], components.mean[None])
@@ -93,24 +91,16 @@ def _fitted(request: Request, feature: Feature, stimuli: Stimuli, folder: Path) 
         f"--reduce pca:{k}: the components of {feature.layer.name} are fitted on {n_sample} images, "
         "some of which may be test images, without any response"
     )
-    return read_components(feature, folder)
+    return read_components(feature, folder, fingerprint)
 
 
-def _fit(
-    request: Request, full: Feature, k: int, sample: _Sample, folder: Path, where: str
-) -> PrincipalComponents:
-    path = extract_layers(request, [full], sample, folder / _SAMPLE).paths[0]
-    held = stored_ids(path)
-    names = tuple(name for name in sample.stimulus_ids if name in held)
-    activations = StoredLayer(path, names).read(np.arange(len(names)))
+def _fit(sample: StoredLayer, k: int, where: str) -> PrincipalComponents:
     try:
-        components = fit_components(activations, k)
+        return fit_components(sample.read(np.arange(sample.shape[0])), k)
     except ValueError as error:
         raise OptionError(
             "too few components", where=where, expected=f"{k} or more", found=error
         ) from None
-    shutil.rmtree(folder / _SAMPLE)
-    return components
 
 
 def _sample(stimuli: Stimuli, n_sample: int) -> _Sample:

@@ -1,9 +1,10 @@
-"""Decodes stimuli to uint8 RGB in threads, ahead of their use."""
+"""Images of stimuli: decoded to uint8 RGB in threads, ahead of their use."""
 
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +18,40 @@ from nrp_onnx.files import sha256_of_file, sha256_of_json
 
 #: A place in a list of image files, and its image as uint8 RGB (height, width, 3).
 PlacedImage = tuple[int, np.ndarray]
+
+
+class Stimuli(Protocol):
+    """Images with ids, such as `nrp_onnx.recordings.Recordings`."""
+
+    @property
+    def stimulus_ids(self) -> tuple[str, ...]: ...
+
+    @property
+    def stimulus_paths(self) -> tuple[Path, ...]: ...
+
+    @property
+    def stimuli_fingerprint(self) -> str:
+        """SHA-256 over the ids and the bytes of all images, in order."""
+
+
+@dataclass(frozen=True)
+class StimulusRange:
+    """Consecutive stimuli; ``start`` is the place of the first among all."""
+
+    start: int
+    stimulus_ids: tuple[str, ...]
+    stimulus_paths: tuple[Path, ...]
+
+    @classmethod
+    def of(cls, stimuli: Stimuli, places: tuple[int, int]) -> "StimulusRange":
+        """From the first place up to the second."""
+        of = slice(*places)
+        return cls(places[0], stimuli.stimulus_ids[of], stimuli.stimulus_paths[of])
+
+    @property
+    def places(self) -> tuple[int, int]:
+        """Of the first, and of the one after the last."""
+        return self.start, self.start + len(self.stimulus_ids)
 
 
 def decode_image(path: Path) -> np.ndarray:
@@ -42,7 +77,6 @@ class DecodedImages:
     """Images in the order of their files; a context manager.
 
     Args:
-        start: the place of the first image to decode.
         skip_bad: leave out images that do not open, instead of raising.
         ahead: at most so many times as many as were last asked for are decoded and wait, so that
             memory stays flat.
@@ -51,11 +85,9 @@ class DecodedImages:
         skipped: places of the images that were left out.
     """
 
-    def __init__(
-        self, paths: Sequence[Path], start: int = 0, skip_bad: bool = False, ahead: int = 2
-    ) -> None:
+    def __init__(self, paths: Sequence[Path], skip_bad: bool = False, ahead: int = 2) -> None:
         self.skipped: list[int] = []
-        self._paths, self._next, self._skip_bad, self._ahead = paths, start, skip_bad, ahead
+        self._paths, self._next, self._skip_bad, self._ahead = paths, 0, skip_bad, ahead
         self._waiting: deque[tuple[int, Future[np.ndarray]]] = deque()
         self._pool = ThreadPoolExecutor(n_cores(), thread_name_prefix="decode")
 
@@ -115,20 +147,6 @@ def of_one_size(images: Sequence[np.ndarray]) -> Iterator[tuple[list[int], np.nd
         places.setdefault(image.shape, []).append(place)
     for group in places.values():
         yield group, np.stack([images[place] for place in group])
-
-
-class Stimuli(Protocol):
-    """Images with ids, such as `nrp_onnx.recordings.Recordings`."""
-
-    @property
-    def stimulus_ids(self) -> tuple[str, ...]: ...
-
-    @property
-    def stimulus_paths(self) -> tuple[Path, ...]: ...
-
-    @property
-    def stimuli_fingerprint(self) -> str:
-        """SHA-256 over the ids and the bytes of all images, in order."""
 
 
 class ImageFolder:

@@ -38,7 +38,8 @@ def wheels_clash(version_of: Callable[[str], str] = version) -> bool:
 
 CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
 _LIBRARIES = {"cuda": "onnxruntime_providers_cuda", "tensorrt": "onnxruntime_providers_tensorrt"}
-_PROVIDERS = {"cuda": CUDA, "tensorrt": TENSORRT}
+#: ONNX Runtime's provider of each device.
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": CUDA, "tensorrt": TENSORRT}
 
 
 def load_libraries() -> str:
@@ -72,7 +73,7 @@ def n_gpus() -> int:
 
 def why_not(device: str) -> DeviceError | None:
     """Why ``cuda`` or ``tensorrt`` cannot work here; None if nothing stands in the way."""
-    provider = _PROVIDERS[device]
+    provider = PROVIDERS[device]
     if provider not in ort.get_available_providers():
         return DeviceError(
             f"this ONNX Runtime has no {provider}",
@@ -119,7 +120,7 @@ def missing_library(device: str) -> str | None:
 
 Device = Literal["auto", "cpu", "cuda", "tensorrt"]
 DEVICES = ("auto", "cpu", "cuda", "tensorrt")
-_CPU = "CPUExecutionProvider"
+_CPU = PROVIDERS["cpu"]
 
 # TF32 would round products to 10 bits: a score must not depend on the device. Algorithms that are
 # found by timing them differ from run to run, those of cuDNN's heuristics do not.
@@ -165,16 +166,7 @@ def open_session(
         DeviceError: if a GPU is asked for and does not work; with the reason.
         ModelError: if ONNX Runtime cannot run the model.
     """
-    if device not in DEVICES:
-        raise OptionError(
-            "no such device",
-            where="--device",
-            expected=f"{', '.join(DEVICES[:-1])} or {DEVICES[-1]}",
-            found=repr(device),
-        )
-    if device == "auto":
-        device = "cuda" if gpu_is_present() else "cpu"
-        notes.say(f"--device auto: running on {device}")
+    device = chosen_device(device, notes)
     if device != "cpu":
         return _gpu_session(model, device, notes, where, data_folder)
     try:
@@ -183,6 +175,28 @@ def open_session(
         raise ModelError(
             "ONNX Runtime cannot load the model", where=where, found=str(error).splitlines()[0]
         ) from None
+
+
+def chosen_device(device: str, notes: Notes, has_gpu: bool | None = None) -> str:
+    """The device that ``auto`` means, which is said; any other as it is.
+
+    Args:
+        has_gpu: whether there is one; None: whether one is present here.
+
+    Raises:
+        OptionError: if there is no such device.
+    """
+    if device not in DEVICES:
+        raise OptionError(
+            "no such device",
+            where="--device",
+            expected=f"{', '.join(DEVICES[:-1])} or {DEVICES[-1]}",
+            found=repr(device),
+        )
+    if device == "auto":
+        device = "cuda" if (gpu_is_present() if has_gpu is None else has_gpu) else "cpu"
+        notes.say(f"--device auto: running on {device}")
+    return device
 
 
 def _options(data_folder: Path | None, threads: int = 0) -> ort.SessionOptions:

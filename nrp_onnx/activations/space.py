@@ -1,12 +1,15 @@
-"""What an extraction will take: bytes an image, bytes in all, free disk; it refuses what will not fit."""
+"""What an extraction will take, and what there is of it: bytes on disk, which it refuses if they do not
+fit, and memory."""
 
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from errno import ENOSPC
+from mmap import PAGESIZE
 from pathlib import Path
+from typing import NamedTuple
 
-from nrp_onnx.activations.layer_writer import ROWS
 from nrp_onnx.backbone.feature_graph import Feature
 from nrp_onnx.backbone.reductions import fullest_within
 from nrp_onnx.errors import NrpOnnxError, OutputError
@@ -17,43 +20,79 @@ _OVERHEAD = 1.02
 
 
 def check_space(
-    folder: Path, features: Sequence[Feature], n_images: int, n_done: int, notes: Notes
+    folder: Path,
+    features: Sequence[Feature],
+    n_images: int,
+    n_done: int,
+    n_joins: int,
+    notes: Notes,
 ) -> None:
     """Say what the activations take, and refuse them if the disk has no room.
 
+    A layer's ranges are removed when its file is whole. So there has to be room for some layers twice.
+
     Args:
         folder: where they go; it exists.
-        n_done: images that are on disk already.
+        n_done: images whose ranges are on disk already.
+        n_joins: layers whose ranges are joined at the same time.
 
     Raises:
         OutputError: if they do not fit; it names the reduction that would.
     """
-    an_image = 4 * sum(feature.n_features for feature in features)
-    waiting = min(ROWS, n_images)  # they are on disk beside the files
-    needed = int(an_image * (n_images - n_done + waiting) * _OVERHEAD)
+
+    def bytes_needed(n_features: Sequence[int], n_done: int = 0) -> int:
+        twice = sum(sorted(n_features)[-n_joins:])
+        return int(4 * (sum(n_features) * (n_images - n_done) + twice * n_images) * _OVERHEAD)
+
+    n_features = [feature.n_features for feature in features]
+    an_image = 4 * sum(n_features)
+    needed = bytes_needed(n_features, n_done)
     free = shutil.disk_usage(folder).free
     notes.log(
         f"extracting {len(features)} layers of {n_images:,} images: {an_image:,} bytes an image, "
-        f"{size(an_image * n_images)} in all, {size(free)} free on disk"
+        f"{size(an_image * n_images)} in all, {size(needed)} needed while files are joined, "
+        f"{size(free)} free on disk"
     )
     if needed <= free:
         return
-    layers = [feature.layer for feature in features]
-    smaller = fullest_within(layers, n_images + waiting, free / _OVERHEAD)
-    if smaller is None:
-        fix = (
-            "Free some space, choose fewer layers or a smaller reduction, or another disk with -o."
-        )
-    else:
-        kind = max(smaller, key=lambda reduction: (reduction.kind == "avgpool", reduction.k))
-        fits = sum(r.n_features(layer) for r, layer in zip(smaller, layers, strict=True))
-        fix = f"--reduce {kind} would need {size(4 * fits * (n_images + waiting))}."
+    layers, most = [feature.layer for feature in features], float(free)
+    fix = "Free some space, choose fewer layers or a smaller reduction, or another disk with -o."
+    while (smaller := fullest_within(layers, n_images, most)) is not None:
+        n_features = [r.n_features(layer) for r, layer in zip(smaller, layers, strict=True)]
+        if bytes_needed(n_features) <= free:
+            kind = max(smaller, key=lambda reduction: (reduction.kind == "avgpool", reduction.k))
+            fix = f"--reduce {kind} would need {size(bytes_needed(n_features))}."
+            break
+        most = 4 * sum(n_features) * n_images - 1
     raise OutputError(
         "the activations do not fit on this disk",
         where=folder,
         expected=f"{size(needed)} free",
         found=size(free),
         fix=fix,
+    )
+
+
+class Memory(NamedTuple):
+    """Bytes of this machine, those that a process could still take, and those of this process."""
+
+    total: int
+    available: int
+    used: int
+
+
+def memory() -> Memory | None:
+    """The memory of this machine; None where the system is not Linux, which alone has these files."""
+    try:
+        facts = Path("/proc/meminfo").read_text("ascii")
+        pages = Path("/proc/self/statm").read_text("ascii").split()
+    except OSError:
+        return None
+    kilobytes = dict(re.findall(r"^(\w+):\s+(\d+) kB$", facts, re.MULTILINE))
+    return Memory(
+        1024 * int(kilobytes["MemTotal"]),
+        1024 * int(kilobytes["MemAvailable"]),
+        PAGESIZE * int(pages[1]),
     )
 
 

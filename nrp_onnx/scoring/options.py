@@ -46,11 +46,12 @@ class ScoreOptions:
         folds: outer folds over the images, for k-fold.
         seed: of folds, weights and bootstrap.
         seeds: search and train so often on the same folds.
-        overwrite: replace another run; activations and trials that fit are kept.
+        overwrite: replace another run, and other activations; what fits is kept.
         report: write report.html.
         activations: the folder of the activations, or its URI; None: one in the output folder. Models
             that are scored one after the other can share one: what is the same in the next is not
             computed again.
+        replace_activations: replace other activations in that folder, but no run.
     """
 
     layers: str | tuple[str, ...] = "auto"
@@ -69,5 +70,6 @@ class ScoreOptions:
     overwrite: bool = False
     report: bool = True
     activations: Path | str | None = None
+    replace_activations: bool = False
     engine: str = "local"
     ray_address: str | None = None

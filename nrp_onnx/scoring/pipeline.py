@@ -18,7 +18,6 @@ import numpy as np
 import onnxruntime as ort
 
 from nrp_onnx.activations.extract import extract_activations
-from nrp_onnx.activations.layer_file import StoredLayer
 from nrp_onnx.activations.remote import folder_of
 from nrp_onnx.backbone.feature_graph import Feature
 from nrp_onnx.backbone.model import Backbone
@@ -229,13 +228,17 @@ def extract(inputs: Inputs, plan: Plan, folder: Path) -> Extracted:
             options.device,
             inputs.notes,
             skip_bad_stimuli=options.skip_bad_stimuli,
+            # Those in the output folder are this run's own.
+            overwrite=options.overwrite
+            or options.replace_activations
+            or options.activations is None,
             engine=inputs.engine,
         )
     folds, stratified_on = plan.folds, plan.stratified_on
     if extraction.skipped:
         recordings = recordings.without_stimuli(extraction.skipped)
         folds, stratified_on = _folds(inputs, recordings)
-    activations = [StoredLayer(path, recordings.stimulus_ids) for path in extraction.paths]
+    activations = extraction.layers(recordings.stimulus_ids)
     return Extracted(
         recordings=recordings,
         folds=folds,

@@ -131,7 +131,9 @@ def study_layers(
     spec = choose_preprocessing(backbone, options.preprocess, notes)
     spec = choose_visual_degrees(options.visual_degrees, recordings, spec, notes)
     store = out / "activations"
-    extract_activations(backbone, spec, features, recordings, store, options.device, notes)
+    extract_activations(
+        backbone, spec, features, recordings, store, options.device, notes, overwrite=True
+    )
     models = []
     for feature in features:
         name = feature.layer.name

@@ -154,7 +154,7 @@ def study_pruning(
         OptionError: for a sparsity that is no share, or two models of one name.
         ModelError: at the end, if a model was not scored.
     """
-    options = replace(options, activations=out / "activations")
+    options = replace(options, activations=out / "activations", replace_activations=True)
     kinds = {UNPRUNED: ("unpruned", measured_sparsity(model))}
     models = [*given_models([model], options)]
     models[0] = replace(models[0], name=UNPRUNED)

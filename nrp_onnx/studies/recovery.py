@@ -144,11 +144,17 @@ def _candidates(
     features = choose_features(backbone, options.layers, options.reduce, stimuli.n_stimuli, notes)
     folder = out / "activations" / model.stem
     extraction = extract_activations(
-        backbone, preprocessing, features, stimuli, folder, options.device, notes
+        backbone,
+        preprocessing,
+        features,
+        stimuli,
+        folder,
+        options.device,
+        notes,
+        overwrite=True,
     )
     found = []
-    for feature, path in zip(features, extraction.paths, strict=True):
-        layer = StoredLayer(path, stimuli.stimulus_ids)
+    for feature, layer in zip(features, extraction.layers(stimuli.stimulus_ids), strict=True):
         found.append(_Candidate(f"{model.stem}:{feature.layer.name}", layer, read_span(layer)))
     return found, {
         "file": model.name,

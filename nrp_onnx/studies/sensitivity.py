@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from nrp_converters.converted_model import ClassGradient
-from nrp_onnx.activations.components import with_components
 from nrp_onnx.activations.compute import Request
+from nrp_onnx.activations.extract import with_components
 from nrp_onnx.activations.images import decode_image
 from nrp_onnx.backbone.feature_graph import Feature, with_known_shapes
 from nrp_onnx.backbone.model import Backbone, load_backbone
@@ -135,7 +135,7 @@ def measured_sensitivity(
         some = fgsm.prepared([decode_image(path) for _, path in images[:_CHECKED]])
         check_same_network(backbone, gradient, fgsm.network_input(np.stack(some)))
         perturbation, of_prepared = fgsm, fgsm.preprocessing
-    request = Request(backbone, preprocessing, options.device, notes, bool(skipped), False)
+    request = Request(backbone, preprocessing, options.device, notes, bool(skipped), True)
     features = with_components(
         request, _features(backbone, scored), recordings, run.folder / "activations"
     )

@@ -15,12 +15,16 @@ from pathlib import Path
 
 import numpy as np
 
+from nrp_onnx.activations import extract as extraction
 from nrp_onnx.activations import session
 from nrp_onnx.activations.images import ImageFolder
 from nrp_onnx.api import extract_with
 from nrp_onnx.scoring.options import ExtractOptions
 
 SECONDS_AN_IMAGE = 0.001
+N_IMAGES = 320
+#: A few of them in a run.
+SECONDS_A_RANGE = 0.05
 
 
 def main(model: Path, images: Path, desk: Path, n_kills: int) -> None:
@@ -38,17 +42,18 @@ def main(model: Path, images: Path, desk: Path, n_kills: int) -> None:
         time.sleep(chance.uniform(0, seconds))
         os.kill(process, signal.SIGKILL)
         was_killed = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -signal.SIGKILL
-        journals = list((folder / ".part").glob("*.jsonl"))
+        begun = (folder / ".part").is_dir()
+        on_disk = images_on_disk(folder)
         wait(start(model, given, folder, logs[1]))
         computed = [sum(batches(log)) for log in logs]
         trials.append(
             {
                 "killed": was_killed,
-                "in_the_middle": bool(journals) and was_killed,
+                "in_the_middle": begun and was_killed,
                 "same": digests(folder) == expected,
                 "left": sorted(path.name for path in folder.iterdir()),
+                "on_disk": on_disk,
                 "computed": computed,
-                "largest_batch": max([*batches(logs[0]), *batches(logs[1]), 0]),
             }
         )
         shutil.rmtree(folder)
@@ -75,6 +80,7 @@ def start(model: Path, images: ImageFolder, out: Path, log: Path) -> int:
         return outputs
 
     setattr(session.BoundSession, "run", slow_run)  # noqa: B010
+    setattr(extraction, "RANGE_SECONDS", SECONDS_A_RANGE)  # noqa: B010
     code = 1
     try:
         extract_with(
@@ -91,6 +97,18 @@ def start(model: Path, images: ImageFolder, out: Path, log: Path) -> int:
 
 def wait(process: int) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
+
+
+def images_on_disk(folder: Path) -> int:
+    """In the ranges that the layers without a file share."""
+    found = []
+    for name in ("1", "3"):
+        if not (folder / f"{name}.parquet").exists():
+            found.append({path.stem for path in (folder / ".part" / name).glob("*/*.arrow")})
+    if not found:
+        return N_IMAGES
+    ranges = [map(int, stem.split("-")) for stem in set.intersection(*found)]
+    return sum(end - start for start, end in ranges)
 
 
 def batches(log: Path) -> list[int]:

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from errno import ENOSPC
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -65,16 +66,24 @@ def test_nothing_is_extracted_twice(model_path: Path, images: Path, activations:
     assert (activations / "1.parquet").stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize("left", [".1.jsonl.4711.part", "waiting", "1.jsonl"])
+@pytest.mark.parametrize(
+    "left",
+    [
+        "1/.4711.part",  # the file of a layer that is in its place
+        "3/.4711.part",  # a file that was being joined
+        "3/0123456789abcdef/000000000-000000070.arrow",  # a range of another model
+    ],
+)
 def test_what_a_killed_run_left_is_removed(
     model_path: Path, images: Path, activations: Path, tmp_path: Path, left: str
 ) -> None:
-    """Whatever it was writing when it was killed, in the hidden folder beside the finished files."""
     shutil.copy(activations / "1.parquet", tmp_path)
-    (tmp_path / ".part").mkdir()
-    (tmp_path / ".part" / left).write_bytes(b'{"torn')
+    path = tmp_path / ".part" / left
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"torn")
     extract_with(model_path, images, tmp_path, options())
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "1.parquet", "3.parquet"]
+    assert (tmp_path / "3.parquet").read_bytes() == (activations / "3.parquet").read_bytes()
 
 
 def test_other_activations_are_kept_unless_told_otherwise(
@@ -122,21 +131,23 @@ def test_a_folder_that_cannot_be_made(model_path: Path, images: Path, tmp_path: 
     assert_user_error(run, tmp_path / "file" / "out", "cannot be written", "-o")
 
 
+@pytest.mark.parametrize("writer", [layer_writer.RangeWriter, layer_writer.LayerWriter])
 def test_a_full_disk_loses_nothing(
-    model_path: Path, images: Path, activations: Path, tmp_path: Path, monkeypatch: Any
+    model_path: Path, images: Path, activations: Path, tmp_path: Path, monkeypatch: Any, writer: Any
 ) -> None:
-    whole = layer_writer.LayerPart.append
+    """While ranges are written, and while they are joined."""
+    calls, whole = count(), writer.write
 
-    def append(self: layer_writer.LayerPart, *given: Any) -> None:
-        if self.path.name == "3.parquet" and pieces.pop():
+    def write(self: Any, *given: Any) -> None:
+        if next(calls) == 2:
             raise OSError(ENOSPC, "No space left on device")
         whole(self, *given)
 
-    pieces = [True, False, False]
-    monkeypatch.setattr(layer_writer.LayerPart, "append", append)
+    monkeypatch.setattr(writer, "write", write)
     with pytest.raises(OutputError, match=r"the disk is full.*goes on where it stopped"):
         extract_with(model_path, images, tmp_path, options())
-    assert not list(tmp_path.glob("*.parquet"))
+    assert len(list(tmp_path.glob("*.parquet"))) < 2
+    assert not list(tmp_path.rglob(".*.part"))
     monkeypatch.undo()
     extract_with(model_path, images, tmp_path, options())
     for name in ("1.parquet", "3.parquet"):
@@ -148,7 +159,7 @@ def test_a_full_disk_loses_nothing(
 def test_a_file_that_may_not_grow(
     model_path: Path, images: Path, activations: Path, tmp_path: Path
 ) -> None:
-    """The kernel itself refuses to write, in the middle of a row group."""
+    """The kernel itself refuses to write, in the middle of a range."""
     command = [sys.executable, "-m", "nrp_onnx", "extract", model_path, "--images", images]
     command += ["-o", tmp_path, "--layers", "1,3", "--reduce", "none", "--preprocess", "tf"]
     limit = 300_000
@@ -161,7 +172,7 @@ def test_a_file_that_may_not_grow(
         capture_output=True, text=True, check=False, preexec_fn=limited, timeout=300,
     )  # fmt: skip
     assert_user_error(run, tmp_path, "cannot be written", "File too large")
-    assert (tmp_path / ".part" / "1.parquet").stat().st_size == limit
+    assert not list(tmp_path.glob("*.parquet"))
     extract_with(model_path, images, tmp_path, options())
     assert (tmp_path / "1.parquet").read_bytes() == (activations / "1.parquet").read_bytes()
 
@@ -169,10 +180,20 @@ def test_a_file_that_may_not_grow(
 def test_what_does_not_fit_is_refused(
     model_path: Path, images: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    # 70 images of (8, 16, 16) and (12, 8, 8) are 788,480 bytes; of 2 x 2 maps, 22,400.
-    usage = shutil.disk_usage(tmp_path)._replace(free=30_000)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    # 70 images of (8, 16, 16) and (12, 8, 8) are 788,480 bytes; of 2 x 2 maps, 22,400. Both layers are
+    # there twice while their ranges are joined.
+    def with_free(n_bytes: int) -> None:
+        usage = shutil.disk_usage(tmp_path)._replace(free=n_bytes)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+
+    with_free(50_000)
     with pytest.raises(OutputError, match=r"do not fit on this disk.*--reduce avgpool:2"):
+        extract_with(model_path, images, tmp_path, options())
+    with_free(40_000)
+    with pytest.raises(OutputError, match=r"do not fit on this disk.*--reduce mean"):
+        extract_with(model_path, images, tmp_path, options())
+    with_free(1_500_000)
+    with pytest.raises(OutputError, match=r"do not fit on this disk; expected 1.5 MiB free"):
         extract_with(model_path, images, tmp_path, options())
     assert not list(tmp_path.glob("*.parquet"))
 

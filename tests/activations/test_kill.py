@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nrp_onnx.activations.images import n_cores
+from tests.activations.kill_driver import N_IMAGES
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork and no SIGKILL"),
 ]
 
-N_IMAGES, N_KILLS = 320, 20
+N_KILLS = 20
 
 
 def test_killed_at_twenty_moments(model_path: Path, tmp_path: Path) -> None:
@@ -46,8 +46,8 @@ def test_killed_at_twenty_moments(model_path: Path, tmp_path: Path) -> None:
     for trial in trials:
         assert trial["same"], trial
         assert trial["left"] == [".lock", "1.parquet", "3.parquet"]
-        # Two batches for each core are on their way; another one is begun when the first is on disk.
-        lost = 2 * n_cores() * trial["largest_batch"]
-        # A batch that proves a new size has one image more.
-        witnesses = 2 * 5
-        assert sum(trial["computed"]) <= N_IMAGES + lost + witnesses, trial
+        # What is on disk is not computed again. A batch that proves a new size has one image more.
+        proofs = 5
+        assert trial["computed"][1] <= N_IMAGES - trial["on_disk"] + proofs, trial
+    # Ranges are short beside a run: some runs had left several, and others none.
+    assert len({trial["on_disk"] for trial in trials}) > 5

@@ -64,6 +64,6 @@ def test_hugging_face_datasets(
 def test_none_of_them_is_imported_to_extract(model_path: Path) -> None:
     import subprocess
 
-    code = "import sys, nrp_onnx.extract; print(*({'torch', 'polars', 'duckdb', 'datasets'} & set(sys.modules)))"
+    code = "import sys, nrp_onnx.activations.extract; print(*({'torch', 'polars', 'duckdb', 'datasets'} & set(sys.modules)))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == ""

@@ -102,7 +102,7 @@ def test_what_was_computed_and_not_copied_is_only_copied(
             extract_with(model_path, images, uri, options())
     assert sorted(parts()) == ["1.parquet", "3.parquet"]
     with monkeypatch.context() as still:
-        still.setattr("nrp_onnx.activations.missing_layers.compute_layers", fail)
+        still.setattr("nrp_onnx.activations.extract.Computation", fail)
         extract_with(model_path, images, uri, options())
     with names_of(uri, "3.parquet").open() as file:
         assert file.read() == (activations / "3.parquet").read_bytes()

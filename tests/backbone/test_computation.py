@@ -110,7 +110,7 @@ def test_a_twin_of_another_last_layer_finds_the_activations(
     def extracted(backbone: Backbone) -> int:
         features = [Feature(layer, Reduction("none")) for layer in backbone.layers]
         return extract_activations(
-            backbone, spec, features, recordings, tmp_path / "store", "cpu", Notes()
+            backbone, spec, features, recordings, tmp_path / "store", "cpu", Notes(), overwrite=True
         ).n_extracted
 
     twin = _changed(model_path, tmp_path / "twin.onnx", _scale("Gemm", 0))

@@ -5,7 +5,6 @@ Run as a program, for a model and a folder to work in.
 
 import contextlib
 import json
-import shutil
 import sys
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import numpy as np
 import ray
 from PIL import Image
 
-from nrp_onnx.activations.layer_writer import join_layer
+from nrp_onnx.activations.layer_writer import join_ranges
 from nrp_onnx.api import extract_with
 from nrp_onnx.engine import RayEngine
 from nrp_onnx.notes import Notes
@@ -50,13 +49,13 @@ def main(model: str, folder: str) -> None:
             n for n, (a, b) in zip(names, pairs, strict=True) if a.read_bytes() == b.read_bytes()
         ]
 
-    # A run that ends before the join leaves its shards; one of them is lost as well.
+    # A run that ends before the join leaves its ranges; one of a layer is lost as well.
     done = [same("ray")]
     options = ExtractOptions("1,3", "none", "tf", "cpu", engine="ray")
     join = RayEngine.map
 
     def without_join(self: RayEngine, function, tasks, on_gpu=False):
-        if function is join_layer:
+        if getattr(function, "func", None) is join_ranges:
             raise KeyboardInterrupt
         return join(self, function, tasks, on_gpu)
 
@@ -64,9 +63,8 @@ def main(model: str, folder: str) -> None:
     with contextlib.suppress(KeyboardInterrupt):
         extract_with(model, here / "images", here / "again", options)
     RayEngine.map = join  # type: ignore[method-assign]
-    (store,) = (here / "again" / ".part").iterdir()
-    left = sorted(store.iterdir())
-    shutil.rmtree(left[1])
+    left = sorted((here / "again" / ".part" / "1").glob("*/*.arrow"))
+    left[1].unlink()
     log = Log()
     extract_with(model, here / "images", here / "again", options, log)
     n_again = 200 - int(

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from nrp_onnx.activations.layer_file import LayerWriter, LoadedLayer, StoredLayer
+from nrp_onnx.activations.layer_file import LoadedLayer, StoredLayer
+from nrp_onnx.activations.layer_writer import LayerWriter
 from nrp_onnx.predictor.directions import fit_basis
 from nrp_onnx.predictor.image_products import read_span, read_spans
 from nrp_onnx.threads import one_blas_thread

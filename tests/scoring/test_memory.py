@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nrp_onnx.activations.layer_file import LayerWriter
+from nrp_onnx.activations.layer_writer import LayerWriter
 from nrp_onnx.predictor.image_products import FEATURES_A_BLOCK
 
 pytestmark = pytest.mark.slow
@@ -20,7 +20,7 @@ CODE = """
 import json, sys
 from pathlib import Path
 import numpy as np
-from nrp_onnx.activations.store import StoredLayer
+from nrp_onnx.activations.layer_file import StoredLayer
 from nrp_onnx.predictor.basis import fit_basis
 from nrp_onnx.predictor.layer_span import read_span
 

@@ -230,7 +230,9 @@ def test_another_reduction_extracts_again(
     def extracted(preset: str, reduction: Reduction) -> int:
         spec = PRESETS[preset].for_input(32, 32, "NCHW", "float32")
         features = [Feature(layer, reduction)]
-        found = extract_activations(backbone, spec, features, recordings, tmp_path, "cpu", Notes())
+        found = extract_activations(
+            backbone, spec, features, recordings, tmp_path, "cpu", Notes(), overwrite=True
+        )
         return found.n_extracted
 
     assert extracted("tf", Reduction("none")) == 1
