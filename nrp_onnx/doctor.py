@@ -7,11 +7,10 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 import onnxruntime as ort
-import psutil
 
 from nrp_onnx.activations.images import n_cores
 from nrp_onnx.activations.session import CLASH, load_libraries, n_gpus, wheels_clash, why_not
-from nrp_onnx.activations.space import size
+from nrp_onnx.activations.space import memory, size
 from nrp_onnx.recordings.registry import cache_folder
 
 #: Distributions whose versions matter; those that begin with nvidia- or onnxruntime are added.
@@ -31,15 +30,14 @@ def examine() -> dict[str, dict[str, str]]:
         for name in sorted(versions)
         if name in _PACKAGES or name.startswith(("nvidia-", "onnxruntime"))
     }
-    cache = cache_folder()
+    cache, here = cache_folder(), memory()
     return {
         "versions": {"python": platform.python_version(), **kept},
         "devices": _devices(),
         "machine": {
             "system": f"{platform.system()} {platform.release()}, {platform.machine()}",
             "cores": f"{n_cores()} of {os.cpu_count()}",
-            "memory": f"{size(psutil.virtual_memory().available)} free of "
-            f"{size(psutil.virtual_memory().total)}",
+            "memory": f"{size(here.available)} free of {size(here.total)}" if here else "unknown",
         },
         "disk": {
             "this folder": f"{size(shutil.disk_usage(Path.cwd()).free)} free",

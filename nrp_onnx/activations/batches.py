@@ -8,9 +8,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-import psutil
 
 from nrp_onnx.activations.images import of_one_size
+from nrp_onnx.activations.space import memory
 from nrp_onnx.errors import ModelError
 from nrp_onnx.notes import Notes
 
@@ -181,5 +181,5 @@ def _joined(parts: Sequence[list[np.ndarray]]) -> list[np.ndarray]:
 
 def _has_memory_for_more() -> bool:
     """Whether a process that grows to twice its size still leaves as much free."""
-    free: int = psutil.virtual_memory().available
-    return bool(free > 2 * psutil.Process().memory_info().rss)
+    here = memory()
+    return here is None or here.available > 2 * here.used

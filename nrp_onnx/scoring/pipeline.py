@@ -18,6 +18,7 @@ import numpy as np
 import onnxruntime as ort
 
 from nrp_onnx.activations.extract import extract_activations
+from nrp_onnx.activations.layer_file import StoredLayer
 from nrp_onnx.activations.remote import folder_of
 from nrp_onnx.backbone.feature_graph import Feature
 from nrp_onnx.backbone.model import Backbone
