@@ -160,6 +160,5 @@ def _refit(
         jobs,
         plan,
         advance,
-        images.device,
     )
     return tuple(trained.head for trained in refitted)

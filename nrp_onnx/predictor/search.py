@@ -24,7 +24,6 @@ class SearchImages:
     fit: Tensor
     validation: Tensor
     regions: Sequence[Tensor]
-    device: str = "cpu"
 
     def train(
         self, jobs: Sequence[Job], plan: TrainingPlan, advance: Callable[[int], None]
@@ -39,7 +38,6 @@ class SearchImages:
             jobs,
             plan,
             advance,
-            self.device,
         )
 
     def fingerprint(self) -> str:
@@ -50,7 +48,7 @@ class SearchImages:
             digest.update(f"{array.dtype}{array.shape}".encode())
             digest.update(array.data)
         versions = [f"{name} {version(name)}" for name in ("nrp-onnx", "torch")]
-        return sha256_of_json([digest.hexdigest(), self.device, *versions])
+        return sha256_of_json([digest.hexdigest(), *versions])
 
 
 def search_head(

@@ -61,7 +61,7 @@ def _plain_loop(job: Job, n_epochs: int) -> tuple[NrpHead, list[float]]:
             ],
             lr=config.learning_rate,
         )
-    streams, curve = RandomStreams(job.seed, torch.device("cpu")), []
+    streams, curve = RandomStreams(job.seed), []
     for _ in range(n_epochs):
         for batch in streams.minibatches(len(FIT), 64):
             there = ~targets[FIT[batch]].isnan()
