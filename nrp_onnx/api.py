@@ -216,6 +216,7 @@ class ExtractedLayer:
         shape: of an image's activations as they are stored, after the reduction.
         reduction: that was applied in the graph.
         stimulus_ids: of the images, in the order of `array`.
+        stored: reads the file a few images or a few features at a time.
     """
 
     name: str
@@ -223,11 +224,15 @@ class ExtractedLayer:
     shape: tuple[int, ...]
     reduction: str
     stimulus_ids: tuple[str, ...]
+    stored: StoredLayer
 
     def array(self) -> np.ndarray:
-        """All of them in memory, float32 (n_images, *shape)."""
-        stored = StoredLayer(self.path, self.stimulus_ids)
-        rows = stored.read(np.arange(len(self.stimulus_ids)))
+        """All of them in memory, float32 (n_images, *shape).
+
+        Raises:
+            OutputError: if the file holds other activations by now.
+        """
+        rows = self.stored.read(np.arange(len(self.stimulus_ids)))
         return rows.reshape(len(rows), *self.shape)
 
 
@@ -359,9 +364,14 @@ def extract_with(
     ids = tuple(name for name in stimuli.stimulus_ids if name not in skipped)
     extracted = {
         feature.layer.name: ExtractedLayer(
-            feature.layer.name, path, feature.shape, str(feature.reduction), ids
+            name=feature.layer.name,
+            path=path,
+            shape=feature.shape,
+            reduction=str(feature.reduction),
+            stimulus_ids=ids,
+            stored=stored,
         )
-        for feature, path in zip(done.features, done.paths, strict=True)
+        for feature, path, stored in zip(done.features, done.paths, done.layers(ids), strict=True)
     }
     return Activations(str(folder), done.provider, extracted, ids, list(done.skipped))
 

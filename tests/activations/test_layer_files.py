@@ -9,10 +9,12 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch.nn import functional
 
+from nrp_onnx.activations.images import ImageFolder
 from nrp_onnx.activations.layer_file import StoredLayer, layer_path, stored_facts
-from nrp_onnx.api import ImageFolder, ScoreOptions, extract, score
+from nrp_onnx.api import extract_with, score_with
 from nrp_onnx.errors import OutputError
 from nrp_onnx.notes import Notes
+from nrp_onnx.scoring.options import ScoreOptions
 from tests.activations.conftest import options
 
 LONG = "n" * 245
@@ -71,15 +73,15 @@ def test_layers_whose_names_are_alike(
     ids = ImageFolder(images).stimulus_ids
     expected = expected_rows(images, weights)
     chosen = options(layers=f"{first},{second}")
-    both = extract(tmp_path / "model.onnx", images, tmp_path / "both", chosen)
+    both = extract_with(tmp_path / "model.onnx", images, tmp_path / "both", chosen)
     for name in (second, first):
-        extract(tmp_path / "model.onnx", images, tmp_path / "one", options(layers=name))
+        extract_with(tmp_path / "model.onnx", images, tmp_path / "one", options(layers=name))
     for layer, rows in zip(both["layers"], expected, strict=True):
         for folder in ("both", "one"):
-            found = StoredLayer(tmp_path / folder / layer["file"], ids).read(np.arange(len(ids)))
+            found = StoredLayer(tmp_path / folder / layer.path.name, ids).read(np.arange(len(ids)))
             np.testing.assert_allclose(found, rows, atol=2e-5)
     notes = Notes()
-    extract(tmp_path / "model.onnx", images, tmp_path / "both", chosen, notes)
+    extract_with(tmp_path / "model.onnx", images, tmp_path / "both", chosen, notes)
     assert any("nothing is extracted" in note for note in notes.said)
 
 
@@ -106,14 +108,14 @@ def test_names_of_files_are_unlike_each_other_and_valid() -> None:
 def test_what_is_read_is_checked(model_path: Path, images: Path, tmp_path: Path) -> None:
     """When the layer is opened, and again when it is read: another run may have replaced the file."""
     ids = ImageFolder(images).stimulus_ids
-    extract(model_path, images, tmp_path, options(layers="1", reduce="avgpool:2"))
+    extract_with(model_path, images, tmp_path, options(layers="1", reduce="avgpool:2"))
     facts = stored_facts(tmp_path / "1.parquet")
     assert facts is not None
     layer = StoredLayer(tmp_path / "1.parquet", ids, facts["fingerprint"])
     before = layer.read(np.arange(len(ids)))
     # The same shape, of other activations.
     changed = options(layers="1", reduce="avgpool:2", preprocess="caffe", overwrite=True)
-    extract(model_path, images, tmp_path, changed)
+    extract_with(model_path, images, tmp_path, changed)
     for read in (
         lambda: layer.read(np.arange(3)),
         lambda: next(layer.blocks()),
@@ -122,7 +124,9 @@ def test_what_is_read_is_checked(model_path: Path, images: Path, tmp_path: Path)
     ):
         with pytest.raises(OutputError, match=r"1\.parquet: .*other activations.*fingerprint"):
             read()
-    extract(model_path, images, tmp_path, options(layers="1", reduce="avgpool:2", overwrite=True))
+    extract_with(
+        model_path, images, tmp_path, options(layers="1", reduce="avgpool:2", overwrite=True)
+    )
     np.testing.assert_array_equal(layer.read(np.arange(len(ids))), before)
 
 
@@ -135,7 +139,7 @@ def test_a_score_does_not_replace_other_activations(
 
     def run(name: str, **more: object) -> None:
         given = ScoreOptions(**common, layers="1", **more)  # type: ignore[arg-type]
-        score(model_path, str(recordings_folder), tmp_path / name, given)
+        score_with(model_path, str(recordings_folder), tmp_path / name, given)
 
     def content() -> dict[str, bytes]:
         return {str(path): path.read_bytes() for path in store.rglob("*.parquet")}

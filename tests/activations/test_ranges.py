@@ -21,7 +21,7 @@ from nrp_onnx.activations.layer_writer import (
     remove_ranges,
 )
 from nrp_onnx.activations.session import BoundSession
-from nrp_onnx.api import extract
+from nrp_onnx.api import extract_with
 from nrp_onnx.errors import ModelError, RecordingsError
 from tests.activations.conftest import options
 
@@ -272,9 +272,9 @@ def test_a_run_that_goes_on_computes_the_rest(
     with monkeypatch.context() as patch:
         counted(patch, 26)  # 24, one of them once more alone, and a part of a batch
         with pytest.raises(ModelError, match="enough"):
-            extract(model_path, images, tmp_path, options())
+            extract_with(model_path, images, tmp_path, options())
     sizes = counted(monkeypatch)
-    extract(model_path, images, tmp_path, options())
+    extract_with(model_path, images, tmp_path, options())
     assert sum(sizes) == 70 - 24 + 1
     for name in ("1.parquet", "3.parquet"):
         assert (tmp_path / name).read_bytes() == (activations / name).read_bytes()
@@ -298,10 +298,10 @@ def test_a_run_that_was_killed_while_it_joined_computes_nothing(
     with monkeypatch.context() as patch:
         patch.setattr("nrp_onnx.activations.extract.join_ranges", join)
         with pytest.raises(KilledError):
-            extract(model_path, images, tmp_path / "killed", options())
+            extract_with(model_path, images, tmp_path / "killed", options())
     assert [path.name for path in (tmp_path / "killed").glob("*.parquet")] == ["1.parquet"]
     sizes = counted(monkeypatch)
-    extract(model_path, images, tmp_path / "killed", options())
+    extract_with(model_path, images, tmp_path / "killed", options())
     assert sizes == []
     for name in ("1.parquet", "3.parquet"):
         assert (tmp_path / "killed" / name).read_bytes() == (activations / name).read_bytes()
@@ -316,10 +316,12 @@ def test_what_an_earlier_run_left_out_is_asked_for(
     with monkeypatch.context() as patch:
         patch.setattr(layer_writer.LayerWriter, "write", fail)
         with pytest.raises(KilledError):
-            extract(model_path, tmp_path / "bad", tmp_path / "out", options(skip_bad_stimuli=True))
+            extract_with(
+                model_path, tmp_path / "bad", tmp_path / "out", options(skip_bad_stimuli=True)
+            )
     sizes = counted(monkeypatch)
     with pytest.raises(RecordingsError, match=r"1 stimuli did not open in an earlier run.*20\.png"):
-        extract(model_path, tmp_path / "bad", tmp_path / "out", options())
+        extract_with(model_path, tmp_path / "bad", tmp_path / "out", options())
     assert sizes == []
 
 
