@@ -76,7 +76,7 @@ def test_layers_whose_names_are_alike(
     both = extract_with(tmp_path / "model.onnx", images, tmp_path / "both", chosen)
     for name in (second, first):
         extract_with(tmp_path / "model.onnx", images, tmp_path / "one", options(layers=name))
-    for layer, rows in zip(both["layers"], expected, strict=True):
+    for layer, rows in zip(both.values(), expected, strict=True):
         for folder in ("both", "one"):
             found = StoredLayer(tmp_path / folder / layer.path.name, ids).read(np.arange(len(ids)))
             np.testing.assert_allclose(found, rows, atol=2e-5)
