@@ -10,6 +10,8 @@ import numpy as np
 from nrp_onnx.errors import RecordingsError
 from nrp_onnx.recordings.recordings import Recordings
 
+#: Sites with responses to fewer images are likely to have none in the training part of a fold.
+FEW_RESPONSES = 10
 #: What to do with a problem: loading raises it, validating collects it and goes on.
 Report = Callable[[RecordingsError], None]
 
@@ -131,3 +133,21 @@ def _check_values(recordings: Recordings, where: object, report: Report) -> None
                 fix="Leave these sites out.",
             )
         )
+
+
+def few_responses(recordings: Recordings) -> str | None:
+    """A line about sites with responses to fewer images than `FEW_RESPONSES`; None if there are none.
+
+    They can be scored as long as the training images of every fold hold one of the responses.
+    """
+    counts = (recordings.repetition_counts() > 0).sum(axis=0)
+    few = np.flatnonzero(counts < min(FEW_RESPONSES, recordings.n_stimuli))
+    if not few.size:
+        return None
+    named = [f"{recordings.site_ids[site]!r} to {counts[site]}" for site in few[:3]]
+    more = f" and {few.size - 3} more" if few.size > 3 else ""
+    return (
+        f"{few.size} of {recordings.n_sites} sites have responses to fewer than {FEW_RESPONSES} "
+        f"images: {', '.join(named)}{more}. A fold whose training images hold none of them cannot be "
+        "scored: leave these sites out."
+    )

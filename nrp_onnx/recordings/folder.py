@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from nrp_onnx.errors import OutputError, RecordingsError
 from nrp_onnx.files import whole_folder
+from nrp_onnx.notes import Notes
 from nrp_onnx.progress import progress_bar
 from nrp_onnx.recordings.checks import (
     Report,
@@ -25,6 +26,7 @@ from nrp_onnx.recordings.checks import (
     check_responses,
     check_sites,
     check_unique,
+    few_responses,
     raise_problem,
     some,
 )
@@ -249,10 +251,15 @@ def _read_noise_free(
 
 
 def validate_recordings(folder: Path) -> list[str]:
-    """All problems of a recordings folder, one line each; every image is decoded."""
+    """All problems of a recordings folder, one line each; every image is decoded.
+
+    What is no problem yet, such as a site with few responses, goes to the logger ``nrp_onnx``.
+    """
     folder = Path(folder)
     problems: list[RecordingsError] = []
-    read_folder(folder, problems.append)
+    recordings = read_folder(folder, problems.append)
+    if recordings is not None and (warning := few_responses(recordings)):
+        Notes().say(f"{folder}: {warning}")
     # Also where another part of the folder is so wrong that there are no recordings.
     stimuli = read_table(folder / STIMULI, ("filename",), lambda problem: None)
     filenames = () if stimuli is None else stimuli.columns["filename"]

@@ -66,7 +66,13 @@ from nrp_onnx.scoring.run_folder import (
     take_folder,
     write_predictions,
 )
-from nrp_onnx.scoring.splits import PAPER_PARTS, VALIDATION_SHARE, Fold, stratification
+from nrp_onnx.scoring.splits import (
+    PAPER_PARTS,
+    VALIDATION_SHARE,
+    Fold,
+    check_responses,
+    stratification,
+)
 from nrp_onnx.threads import one_blas_thread
 
 _PACKAGES = ("nrp-onnx", "numpy", "onnx", "onnx-ir", "torch", "scikit-learn", "ikpls", "pyarrow")
@@ -422,6 +428,7 @@ def _folds(inputs: Inputs, recordings: Recordings) -> tuple[list[Fold], str | No
     """The folds, and the label that they are stratified on; None is said."""
     options = inputs.options
     folds = choose_folds(options.protocol, recordings, options.folds, options.seed)
+    check_responses(recordings, folds, inputs.notes)
     parts = options.folds if options.protocol == "k-fold" else PAPER_PARTS
     label = recordings.stratification_label
     if stratification(recordings, parts) is not None:

@@ -6,12 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.model_selection import KFold, StratifiedKFold, train_test_split
 
-from nrp_onnx.errors import OptionError
+from nrp_onnx.errors import OptionError, RecordingsError
+from nrp_onnx.notes import Notes
+from nrp_onnx.predictor.ridge import response_patterns
 from nrp_onnx.recordings import Recordings
 
 VALIDATION_SHARE = 0.2
 #: The paper's protocol holds one part of so many out.
 PAPER_PARTS = 5
+#: From so many patterns of missing responses on, a note says that fitting takes long.
+_MANY_PATTERNS = 8
 
 
 @dataclass(frozen=True)
@@ -88,3 +92,41 @@ def _fold(train: np.ndarray, test: np.ndarray, labels: np.ndarray | None, seed: 
         stratify=None if labels is None else labels[train],
     )
     return Fold(test, np.sort(fit), np.sort(validation))
+
+
+def check_responses(recordings: Recordings, folds: list[Fold], notes: Notes) -> None:
+    """See that every site can be fitted and every region scored; say where fitting takes long.
+
+    Raises:
+        RecordingsError: if a site has no response to the ``fit`` images of a fold, or a region none
+            to the held-out images.
+    """
+    known = ~np.isnan(recordings.averages)
+    for number, fold in enumerate(folds):
+        if (silent := np.flatnonzero(~known[fold.fit].any(axis=0))).size:
+            counts = known.sum(axis=0)
+            named = [f"{recordings.site_ids[site]!r} with {counts[site]}" for site in silent[:3]]
+            more = f" and {silent.size - 3} more" if silent.size > 3 else ""
+            raise RecordingsError(
+                f"sites without a response to the training images of fold {number}",
+                where=recordings.name,
+                expected=f"a response of each site to one or more of its {len(fold.fit)} images",
+                found=f"responses to {recordings.n_stimuli} images: {', '.join(named)}{more}",
+                fix="Import the recordings again without these sites, or try another --seed.",
+            )
+    held_out = np.concatenate([fold.test for fold in folds])
+    for region in recordings.region_names:
+        sites = np.array(recordings.regions) == region
+        if not known[np.ix_(held_out, sites)].any():
+            raise RecordingsError(
+                f"the region {region} has no response to the held-out images",
+                where=recordings.name,
+                expected=f"a response to one or more of {len(held_out)} images",
+                fix="Leave the region out with --regions, or try another --seed.",
+            )
+    n_patterns = max(sum(1 for _ in response_patterns(known[fold.train])) for fold in folds)
+    if n_patterns >= _MANY_PATTERNS:
+        notes.say(
+            f"responses are missing in {n_patterns} patterns, and sites with the same pattern are "
+            f"fitted together: the baselines take up to {n_patterns} times as long as with none missing"
+        )
