@@ -57,6 +57,9 @@ def bootstrap_means(values: np.ndarray, seed: int, n_resamples: int = 2000) -> n
 
     Args:
         values: float array (n_images, n_sites), NaN = not recorded.
+
+    Returns:
+        NaN for a resample that holds no recorded value.
     """
     n_images, n_sites = values.shape
     images, sites = _drawn(seed, n_images, n_sites, n_resamples)
@@ -66,7 +69,8 @@ def bootstrap_means(values: np.ndarray, seed: int, n_resamples: int = 2000) -> n
         counts = np.full(n_resamples, float(values.size))
     else:
         counts = ((images @ there.astype(np.float64)) * sites).sum(axis=1)
-    means: np.ndarray = sums / np.maximum(counts, 1)
+    means = np.full(n_resamples, np.nan)
+    np.divide(sums, counts, out=means, where=counts > 0)
     return means
 
 
@@ -98,9 +102,9 @@ def _draws(rng: np.random.Generator, n: int, n_resamples: int) -> np.ndarray:
 
 
 def percentile_interval(means: np.ndarray, level: float = 0.95) -> Interval:
-    """The percentile interval of what a bootstrap gave."""
+    """The percentile interval of what a bootstrap gave; resamples without a value are left out."""
     tail = (1 - level) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
+    low, high = np.quantile(means[~np.isnan(means)], [tail, 1 - tail])
     return float(low), float(high)
 
 

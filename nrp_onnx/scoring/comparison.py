@@ -114,6 +114,8 @@ def compare_runs(runs: Sequence[FinishedRun], seed: int = 0) -> Comparison:
         _check_alike(scored[0].run, other.run)
     scored.sort(key=lambda one: one.value)
     resampled = np.stack([one.means for one in scored])
+    # Resamples without a recorded value rank nothing.
+    resampled = resampled[:, ~np.isnan(resampled).any(axis=0)]
     # Ranks in every resample; runs that are equal share the better rank.
     ranks = 1 + (resampled[None] < resampled[:, None]).sum(axis=1)
     first = scored[0].run
