@@ -14,6 +14,7 @@ from onnx import numpy_helper
 from nrp_converters.converted_model import ConvertedModel
 from nrp_converters.request import Request
 from nrp_converters.torch.alexnet import AlexNet
+from nrp_converters.torch.modules import seeded
 from nrp_converters.torch.named_models import convert_named, no_such_model, no_weights
 from nrp_onnx.backbone.preprocessing import PRESETS
 from nrp_onnx.errors import ModelError, OptionError
@@ -45,8 +46,8 @@ def from_spec(name: str, request: Request) -> ConvertedModel:
     if name.casefold() not in map(str.casefold, _KNOWN):
         raise no_such_model(f"zoo:{name}", name, _KNOWN)
     spec = "zoo:AlexNet"
-    torch.manual_seed(request.seed)
-    module = AlexNet()
+    with seeded(request.seed):
+        module = AlexNet()
     source: dict[str, Any] = {"spec": spec}
     if request.weights == "none":
         source |= {"weights": "none", "seed": request.seed}

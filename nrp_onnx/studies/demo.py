@@ -70,8 +70,9 @@ def run_demo(out: Path, choice: str) -> dict[str, FinishedRun]:
             found=recordings.name,
         )
     images = _images(recordings)
-    torch.manual_seed(_SEED)
-    untrained = SmallCnn(len(set(labels)))
+    with torch.random.fork_rng():
+        torch.manual_seed(_SEED)
+        untrained = SmallCnn(len(set(labels)))
     trained = copy.deepcopy(untrained)
     accuracy = _train(trained, images, np.unique(labels, return_inverse=True)[1])
     print(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ import pytest
 
 from nrp_converters.request import Request
 from nrp_converters.specs import convert_spec
-from nrp_converters.tensorflow.keras_specs import preprocessing_of
+from nrp_converters.tensorflow.keras_specs import build_application, preprocessing_of
 from nrp_converters.tensorflow.packages import keras
 from nrp_onnx.backbone.model import load_backbone
 from nrp_onnx.backbone.preprocessing import PRESETS
@@ -67,6 +68,15 @@ def test_names_do_not_depend_on_what_was_built_before():
         names.append([layer.name for layer in convert_spec("keras:MobileNet", request).layers])
     assert names[0] == names[1]
     assert "global_average_pooling2d" in names[0]
+
+
+def test_random_weights_leave_the_random_numbers_of_the_caller():
+    def states():
+        return random.getstate(), str(np.random.get_state(legacy=False)["state"])
+
+    before = states()
+    build_application("MobileNet", None, (32, 32), seed=3)
+    assert states() == before
 
 
 @pytest.mark.parametrize(("name", "n_parameters"), PAPER.items())

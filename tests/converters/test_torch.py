@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from nrp_converters.converted_model import ConvertedModel
+from nrp_converters.request import Request
+from nrp_converters.specs import convert_spec
 from nrp_converters.torch.modules import convert
 from nrp_onnx.backbone.model import load_backbone
 from nrp_onnx.backbone.preprocessing import PRESETS, Preprocessing
@@ -371,3 +373,24 @@ def test_wrong_input_is_refused(module, example, options, error, says):
     assert type(caught.value) is error
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_factory_is_seeded_and_the_random_numbers_of_the_caller_go_on(tmp_path: Path) -> None:
+    (tmp_path / "random_net.py").write_text(
+        "from torch import nn\n\ndef make():\n    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())\n"
+    )
+    request = Request(input_size=(16, 16), preprocessing=PRESETS["raw"], seed=3)
+    torch.manual_seed(11)
+    expected = torch.rand(4)
+    torch.manual_seed(11)
+    first = convert_spec(f"torch:{tmp_path / 'random_net.py'}:make", request)
+    torch.testing.assert_close(torch.rand(4), expected, atol=0, rtol=0)
+    second = convert_spec(f"torch:{tmp_path / 'random_net.py'}:make", request)
+    weights = [
+        onnx.numpy_helper.to_array(tensor)
+        for converted in (first, second)
+        for tensor in converted.onnx.graph.initializer
+        if len(tensor.dims) == 4
+    ]
+    assert len(weights) == 2
+    assert np.array_equal(weights[0], weights[1])

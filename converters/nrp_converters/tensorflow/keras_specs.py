@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import random
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,10 @@ def build_application(
     shape = None if size is None else (*size, _CHANNELS)
     # Keras numbers layers on from those of earlier models, but names must not depend on these.
     keras.utils.clear_session(free_memory=False)
-    keras.utils.set_random_seed(seed)
+    before = random.getstate(), np.random.get_state()
     try:
         with quiet():
+            keras.utils.set_random_seed(seed)  # also those of Python and NumPy
             return function(weights=weights, input_shape=shape)
     except Exception as error:  # Keras raises a plain Exception where a download fails
         if "URL fetch failure" in str(error) or "HTTP" in str(error):
@@ -58,6 +60,9 @@ def build_application(
             expected="weights and an image size that fit it",
             found=told(error),
         ) from error
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
 
 
 def preprocessing_of(name: str) -> Preprocessing:

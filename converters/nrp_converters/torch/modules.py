@@ -308,6 +308,14 @@ def class_gradient(module: nn.Module, images: Tensor) -> tuple[np.ndarray, np.nd
     return scores.detach().cpu().numpy(), gradient.cpu().numpy()
 
 
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed PyTorch's global generators for a block; the caller's random numbers go on after it."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
 def from_spec(name: str, request: Request) -> ConvertedModel:
     """Convert the module that a function returns, with the weights that it comes with.
 
@@ -323,8 +331,8 @@ def from_spec(name: str, request: Request) -> ConvertedModel:
             found=repr(request.weights),
             fix="Load them in the factory.",
         )
-    torch.manual_seed(request.seed)
-    module = make_model(name, "torch")
+    with seeded(request.seed):
+        module = make_model(name, "torch")
     if not isinstance(module, nn.Module):
         raise ModelError(
             "the factory returns no PyTorch model",

@@ -4,12 +4,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
 from nrp_converters.converted_model import ConvertedModel
 from nrp_converters.request import Request
 from nrp_converters.source_preprocessing import checked_crop, resample_code, unsupported
 from nrp_converters.specs import quiet
+from nrp_converters.torch.modules import seeded
 from nrp_converters.torch.named_models import convert_named, no_such_model, no_weights
 from nrp_onnx.backbone.preprocessing import Preprocessing
 from nrp_onnx.errors import OptionError
@@ -43,9 +42,8 @@ def from_spec(name: str, request: Request) -> ConvertedModel:
             found=repr(request.weights),
         )
     pretrained = request.weights is None
-    torch.manual_seed(request.seed)
     try:
-        with quiet():
+        with seeded(request.seed), quiet():
             module = timm.create_model(name, pretrained=pretrained)
     except Exception as error:  # of the hub's client, or timm's for an unknown tag
         if pretrained:

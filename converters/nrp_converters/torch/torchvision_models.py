@@ -2,12 +2,11 @@
 
 from typing import Any
 
-import torch
-
 from nrp_converters.converted_model import ConvertedModel
 from nrp_converters.request import Request
 from nrp_converters.source_preprocessing import checked_crop, resample_code, unsupported
 from nrp_converters.specs import quiet
+from nrp_converters.torch.modules import seeded
 from nrp_converters.torch.named_models import convert_named, no_such_model, no_weights
 from nrp_onnx.backbone.preprocessing import Preprocessing
 from nrp_onnx.errors import OptionError
@@ -40,9 +39,8 @@ def from_spec(name: str, request: Request) -> ConvertedModel:
     published = {member.name: member for member in enumeration}
     weights = _weights(request, published, enumeration, spec)
     source: dict[str, Any] = {"spec": f"torchvision:{name}"}
-    torch.manual_seed(request.seed)
     try:
-        with quiet():
+        with seeded(request.seed), quiet():
             module = models.get_model(name, weights=weights)
     except OSError as error:  # urllib's, from torch.hub
         raise no_weights(spec, error, "Convert with --weights none.") from error

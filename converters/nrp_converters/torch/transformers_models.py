@@ -14,6 +14,7 @@ from nrp_converters.converted_model import ConvertedModel
 from nrp_converters.request import Request
 from nrp_converters.source_preprocessing import checked_crop, resample_code, unsupported
 from nrp_converters.specs import quiet, reachable
+from nrp_converters.torch.modules import seeded
 from nrp_converters.torch.named_models import convert_named, no_weights
 from nrp_onnx.backbone.preprocessing import Preprocessing, preprocessing_from_json
 from nrp_onnx.errors import ModelError, OptionError
@@ -99,9 +100,8 @@ def from_spec(name: str, request: Request) -> ConvertedModel:
             expected="none, or no --weights: they come with the hub id or the folder",
             found=repr(request.weights),
         )
-    torch.manual_seed(request.seed)
     source: dict[str, Any] = {"spec": spec, "transformers": str(transformers.__version__)}
-    with _silent(transformers), quiet():
+    with seeded(request.seed), _silent(transformers), quiet():
         if request.weights == "none" and not folder and name in transformers.CONFIG_MAPPING:
             config, options = transformers.AutoConfig.for_model(name), None
         else:
