@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from nrp_onnx import ScoreOptions, score
+from nrp_onnx.api import score_with
 from nrp_onnx.errors import RecordingsError
 from nrp_onnx.notes import Notes
 from nrp_onnx.recordings import Recordings, load_recordings, save_recordings, validate_recordings
+from nrp_onnx.scoring.options import ScoreOptions
 from nrp_onnx.scoring.splits import check_responses, held_out_split, outer_folds
 from tests.conftest import assert_user_error, nrp_onnx
 
@@ -117,7 +118,7 @@ def test_a_score_leaves_the_random_numbers_of_its_caller(
     )
     n_threads = torch.get_num_threads()
     options = ScoreOptions(search="quick", report=False)
-    score(model_path, load_recordings(recordings_folder), tmp_path / "run", options)
+    score_with(model_path, load_recordings(recordings_folder), tmp_path / "run", options)
     assert states == (
         random.getstate(),
         str(np.random.get_state(legacy=False)["state"]),
