@@ -15,7 +15,7 @@ from nrp_onnx.notes import Notes
 from nrp_onnx.recordings import Recordings, load_recordings, save_recordings, validate_recordings
 from nrp_onnx.scoring.options import ScoreOptions
 from nrp_onnx.scoring.splits import check_responses, held_out_split, outer_folds
-from tests.conftest import assert_user_error, nrp_onnx
+from tests.command_line import assert_user_error, nrp_onnx
 
 N_IMAGES, N_SITES = 40, 6
 
