@@ -8,9 +8,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
 
 from nrp_onnx.errors import OptionError
+from nrp_onnx.file_schema import Key, checked_table, read_key
 
 #: Pillow's numbers of the interpolations that can be had in an ONNX graph.
 RESAMPLE = {0: "nearest", 2: "linear", 3: "cubic"}
@@ -99,45 +102,52 @@ PRESETS: dict[str, Preprocessing] = {
 }
 
 
+_Over0 = Annotated[float, Meta(gt=0)]
+#: What is done with null in a ``preprocessor_config.json``: a step is left out.
+_Flag = bool | None
+_KEYS = {
+    "visual_degrees_ratio": Key(
+        Annotated[float, Meta(gt=0, le=180)], "a number over 0, at most 180", 1.0
+    ),
+    "do_resize": Key(_Flag, "true or false", True),
+    "resample": Key(Literal[tuple(RESAMPLE)], " or ".join(map(str, RESAMPLE)), 2),
+    "do_center_crop": Key(_Flag, "true or false", False),
+    "do_rescale": Key(_Flag, "true or false", True),
+    "rescale_factor": Key(_Over0, "a positive number", 1 / 255),
+    "do_normalize": Key(_Flag, "true or false", True),
+    "image_mean": Key(tuple[float, float, float], "three numbers, in the order R, G, B", None),
+    "image_std": Key(
+        tuple[_Over0, _Over0, _Over0], "three positive numbers, in the order R, G, B", None
+    ),
+    "channel_order": Key(Literal["RGB", "BGR"], "'RGB' or 'BGR'", "RGB"),
+    "layout": Key(Literal["NCHW", "NHWC"], "'NCHW' or 'NHWC' or None", None),
+    "dtype": Key(Literal["float32", "float16"], "'float32' or 'float16' or None", None),
+}
+
+
 def preprocessing_from_json(content: Mapping[str, Any], where: object) -> Preprocessing:
     """Read a spec written by `Preprocessing.to_json` or a ``preprocessor_config.json``.
 
     Raises:
         OptionError: for a value that makes no sense; it names the key.
     """
-    if not isinstance(content, Mapping):
-        raise OptionError(
-            "this is no preprocessing", where=where, expected="a JSON object", found=type(content)
-        )
-    ratio = content.get("visual_degrees_ratio", 1.0)
-    if not isinstance(ratio, int | float) or not 0 < ratio <= 180:
-        raise _wrong("visual_degrees_ratio", where, "a number over 0, at most 180", ratio)
-    spec = Preprocessing(visual_degrees_ratio=float(ratio))
-    if content.get("do_resize", True) and content.get("size") is not None:
-        spec = replace(spec, size=_size(content["size"], "size", where))
-        spec = replace(spec, resample=_one_of(content, "resample", tuple(RESAMPLE), 2, where))
-    if content.get("do_center_crop", False):
-        crop = _size(content.get("crop_size"), "crop_size", where)
+    table = checked_table(content, _KEYS, where, OptionError)
+
+    def value(name: str) -> Any:
+        return read_key(table, name, _KEYS, where, OptionError)
+
+    spec = Preprocessing(visual_degrees_ratio=value("visual_degrees_ratio"))
+    if value("do_resize") and table.get("size") is not None:
+        spec = replace(spec, size=_size(table, "size", where), resample=value("resample"))
+    if value("do_center_crop"):
+        crop = _size(table, "crop_size", where)
         spec = replace(spec, crop_size=(crop, crop) if isinstance(crop, int) else crop)
-    if content.get("do_rescale", True):
-        factor = content.get("rescale_factor", 1 / 255)
-        if not isinstance(factor, int | float) or factor <= 0:
-            raise _wrong("rescale_factor", where, "a positive number", factor)
-        spec = replace(spec, rescale_factor=float(factor))
-    if content.get("do_normalize", True):
-        spec = replace(
-            spec,
-            image_mean=_three(content, "image_mean", 0.0, where),
-            image_std=_three(content, "image_std", 1.0, where),
-        )
-        if min(spec.image_std) <= 0:
-            raise _wrong("image_std", where, "three positive numbers", spec.image_std)
-    return replace(
-        spec,
-        channel_order=_one_of(content, "channel_order", ("RGB", "BGR"), "RGB", where),
-        layout=_one_of(content, "layout", ("NCHW", "NHWC", None), None, where),
-        dtype=_one_of(content, "dtype", ("float32", "float16", None), None, where),
-    )
+    if value("do_rescale"):
+        spec = replace(spec, rescale_factor=value("rescale_factor"))
+    if value("do_normalize"):
+        mean, std = value("image_mean"), value("image_std")
+        spec = replace(spec, image_mean=mean or (0.0,) * 3, image_std=std or (1.0,) * 3)
+    return replace(spec, **{name: value(name) for name in ("channel_order", "layout", "dtype")})
 
 
 def read_preprocessing(choice: str) -> Preprocessing:
@@ -168,41 +178,18 @@ def read_preprocessing(choice: str) -> Preprocessing:
     return preprocessing_from_json(content, path)
 
 
-def _wrong(key: str, where: object, expected: str, found: object) -> OptionError:
-    return OptionError(f"the key {key} is wrong", where=where, expected=expected, found=repr(found))
-
-
-def _one_of(
-    content: Mapping[str, Any], key: str, allowed: tuple[Any, ...], default: Any, where: object
-) -> Any:
-    value = content.get(key, default)
-    if value not in allowed:
-        raise _wrong(key, where, " or ".join(map(repr, allowed)), value)
-    return value
-
-
-def _three(
-    content: Mapping[str, Any], key: str, default: float, where: object
-) -> tuple[float, float, float]:
-    value = content.get(key)
-    if value is None:
-        return (default,) * 3
-    if not (
-        isinstance(value, list | tuple)
-        and len(value) == 3
-        and all(isinstance(number, int | float) for number in value)
-    ):
-        raise _wrong(key, where, "three numbers, in the order R, G, B", value)
-    return (float(value[0]), float(value[1]), float(value[2]))
-
-
-def _size(value: Any, key: str, where: object) -> tuple[int, int] | int:
-    match value:
-        case int() if value > 0:
-            return (value, value)
+def _size(table: Mapping[str, Any], key: str, where: object) -> tuple[int, int] | int:
+    match table.get(key):
+        case int() as edge if edge > 0:
+            return (edge, edge)
         case {"shortest_edge": int(edge)} if edge > 0:
             return edge
         case {"height": int(height), "width": int(width)} if height > 0 and width > 0:
             return (height, width)
-        case _:
-            raise _wrong(key, where, '{"height": H, "width": W} or {"shortest_edge": S}', value)
+        case value:
+            raise OptionError(
+                f"the key {key} is wrong",
+                where=where,
+                expected='{"height": H, "width": W} or {"shortest_edge": S}',
+                found=repr(value),
+            )

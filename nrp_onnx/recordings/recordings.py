@@ -5,29 +5,27 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import scipy.sparse
+from msgspec import Meta
 
 from nrp_onnx.errors import OptionError, RecordingsError
 from nrp_onnx.files import sha256_of_file, sha256_of_json
 
+#: Of the visual field: what an image can fill.
+Degrees = Annotated[float, Meta(gt=0, le=180)]
 DEGREES = "degrees, over 0 and at most 180"
 
 
-def is_degrees(value: Any) -> bool:
-    """Whether this is a number that an image can fill."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 180
-
-
 def check_degrees(value: float | None) -> None:
-    """Refuse what is neither None nor `is_degrees`.
+    """Refuse what is neither None nor `Degrees`.
 
     Raises:
         OptionError: which names ``--visual-degrees``.
     """
-    if value is not None and not is_degrees(value):
+    if value is not None and not (isinstance(value, int | float) and 0 < value <= 180):
         raise OptionError(
             "no image is that large", where="--visual-degrees", expected=DEGREES, found=value
         )

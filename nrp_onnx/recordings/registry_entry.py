@@ -2,14 +2,15 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from nrp_onnx.errors import RecordingsError
+from nrp_onnx.file_schema import Count, Key, Text, read_keys
 from nrp_onnx.files import sha256_of_json
-from nrp_onnx.recordings.recordings import DEGREES, is_degrees
+from nrp_onnx.recordings.recordings import DEGREES, Degrees
 
 #: The files that each importer takes.
 ROLES = {"brainio": ("assembly", "stimuli", "images")}
@@ -107,7 +108,7 @@ def read_entry(name: str, content: Any, source: str) -> Entry:
     """
     check_name(name, source)
     where = f"{source}, [{name}]"
-    known = _checked(content, _ENTRY, where)
+    known = read_keys(content, _KEYS, where, RecordingsError)
     if known["importer"] not in ROLES:
         raise RecordingsError(
             "there is no such importer",
@@ -125,8 +126,8 @@ def read_entry(name: str, content: Any, source: str) -> Entry:
         )
     files = {}
     for role in roles:
-        file = _checked(known["files"][role], _FILE, f"{source}, [{name}.files.{role}]")
-        files[role] = PublicFile(**file)
+        table, of_file = known["files"][role], f"{source}, [{name}.files.{role}]"
+        files[role] = PublicFile(**read_keys(table, _FILE_KEYS, of_file, RecordingsError))
     if len({file.name.lower() for file in files.values()}) < len(files):
         raise RecordingsError(
             "two files have one name",
@@ -136,102 +137,51 @@ def read_entry(name: str, content: Any, source: str) -> Entry:
     return Entry(name=name, source=source, **(known | {"files": files}))
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.strip())
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def _is_counts(value: Any) -> bool:
-    return isinstance(value, dict) and bool(value) and all(map(_is_count, value.values()))
-
-
-def _is_table(value: Any) -> bool:
-    return isinstance(value, dict)
-
-
-def _is_options(value: Any) -> bool:
+def _is_json(value: Any) -> bool:
     try:
         sha256_of_json(value)  # no dates, no nan
     except (TypeError, ValueError):
         return False
-    return isinstance(value, dict)
+    return True
 
 
-def _is_file_name(value: Any) -> bool:
-    return isinstance(value, str) and bool(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._ +-]*", value))
-
-
-def _is_url(value: Any) -> bool:
-    try:
-        parts = urlsplit(value)
-        return parts.scheme in ("http", "https") and bool(parts.hostname)
-    except (ValueError, AttributeError, TypeError):
-        return False
-
-
-def _is_hash(value: Any) -> bool:
-    algorithm, _, digits = value.partition(":") if isinstance(value, str) else ("", "", "")
+def _is_hash(value: str) -> bool:
+    algorithm, _, digits = value.partition(":")
     if algorithm not in hashlib.algorithms_guaranteed or algorithm.startswith("shake"):
         return False
     length = 2 * hashlib.new(algorithm, usedforsecurity=False).digest_size
     return bool(re.fullmatch(rf"[0-9a-fA-F]{{{length}}}", digits))
 
 
-@dataclass(frozen=True)
-class _Key:
-    is_right: Callable[[Any], bool]
-    expected: str
-    default: Any = ...
-
-
-_ENTRY = {
-    "title": _Key(_is_text, "a text"),
-    "species": _Key(_is_text, "a text"),
-    "regions": _Key(_is_counts, "a number of sites for each region"),
-    "n_stimuli": _Key(_is_count, "a whole number", None),
-    "licence": _Key(_is_text, "a text", None),
-    "citation": _Key(_is_text, "a text", None),
-    "visual_degrees": _Key(is_degrees, DEGREES, None),
-    "stratify_on": _Key(_is_text, "a column of the stimuli", None),
-    "importer": _Key(_is_text, " or ".join(ROLES)),
-    "options": _Key(
-        _is_options, "arguments of the importer: texts, numbers, true, false, lists", {}
+_KEYS = {
+    "title": Key(Text, "a text"),
+    "species": Key(Text, "a text"),
+    "regions": Key(
+        Annotated[dict[str, Count], Meta(min_length=1)], "a number of sites for each region"
     ),
-    "files": _Key(_is_table, "a table for each file"),
+    "n_stimuli": Key(Count, "a whole number", None),
+    "licence": Key(Text, "a text", None),
+    "citation": Key(Text, "a text", None),
+    "visual_degrees": Key(Degrees, DEGREES, None),
+    "stratify_on": Key(Text, "a column of the stimuli", None),
+    "importer": Key(Text, " or ".join(ROLES)),
+    "options": Key(
+        dict[str, Any],
+        "arguments of the importer: texts, numbers, true, false, lists",
+        {},
+        is_right=_is_json,
+    ),
+    "files": Key(dict[str, Any], "a table for each file"),
 }
-_FILE = {
-    "name": _Key(_is_file_name, "a file name without folders"),
-    "url": _Key(_is_url, "an http or https address"),
-    "hash": _Key(_is_hash, "algorithm:digits, such as sha256: and 64 hex digits"),
-    "about_bytes": _Key(_is_count, "a whole number", None),
+_FILE_KEYS = {
+    "name": Key(
+        Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._ +-]*\Z")],
+        "a file name without folders",
+    ),
+    "url": Key(
+        Annotated[str, Meta(pattern=r"^[Hh][Tt][Tt][Pp][Ss]?://[^/?#:\s]")],
+        "an http or https address",
+    ),
+    "hash": Key(str, "algorithm:digits, such as sha256: and 64 hex digits", is_right=_is_hash),
+    "about_bytes": Key(Count, "a whole number", None),
 }
-
-
-def _checked(content: Any, keys: Mapping[str, _Key], where: str) -> dict[str, Any]:
-    """The values of all keys, each right or its default."""
-    if not isinstance(content, dict):
-        raise RecordingsError(
-            "this is no table", where=where, expected=", ".join(keys), found=repr(content)
-        )
-    if unknown := [str(key) for key in content if key not in keys]:
-        raise RecordingsError(
-            f"the key {unknown[0]} is unknown", where=where, expected=", ".join(keys)
-        )
-    values = {}
-    for name, key in keys.items():
-        value = content.get(name)
-        if value is None and key.default is not ...:
-            values[name] = key.default
-        elif value is not None and key.is_right(value):
-            values[name] = value
-        else:
-            raise RecordingsError(
-                f"the key {name} is {'missing' if value is None else 'wrong'}",
-                where=where,
-                expected=key.expected,
-                found="nothing" if value is None else repr(value),
-            )
-    return values

@@ -85,23 +85,23 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "facts are no object": (
         lambda f: (f / "recordings.json").write_text("[1]"),
-        r"recordings\.json: this does not describe recordings; expected a JSON object; found list",
+        r"recordings\.json: this is no table of keys; expected keys out of .*; found list",
     ),
     "a later format": (
         lambda f: edit_json(f / "recordings.json", format_version=2),
-        r"recordings\.json: the entry format_version is wrong; expected 1; found 2",
+        r"recordings\.json: the key format_version is wrong; expected 1; found 2",
     ),
     "simulated in words": (
         lambda f: edit_json(f / "recordings.json", simulated="no"),
-        r"the entry simulated is wrong; expected true or false; found \"no\"",
+        r"the key simulated is wrong; expected true or false; found 'no'",
     ),
     "images of no size": (
         lambda f: edit_json(f / "recordings.json", visual_degrees=0),
-        r"recordings\.json: the entry visual_degrees is wrong; expected degrees, over 0 and at most",
+        r"recordings\.json: the key visual_degrees is wrong; expected degrees, over 0 and at most",
     ),
     "a window that runs backwards": (
         lambda f: edit_json(f / "recordings.json", time_window_ms=[170, 70]),
-        r"the entry time_window_ms is wrong; expected two rising numbers, or null; found \[170",
+        r"the key time_window_ms is wrong; expected two rising numbers, or null; found \[170",
     ),
     "no filename column": (
         lambda f: edit_csv(f / "stimuli.csv", lambda rows: rows[0].__setitem__(1, "file")),

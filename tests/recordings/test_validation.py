@@ -14,8 +14,8 @@ def test_all_problems_are_listed_at_once(folder):
     (folder / "stimuli" / "owl.png").unlink()
     problems = validate_recordings(folder)
     for part in (
-        "recordings.json: the entry name is missing",
-        "recordings.json: the entry simulated is missing",
+        "recordings.json: the key name is missing",
+        "recordings.json: the key simulated is missing",
         "sites.csv: the column region is missing",
         "1 of 4 images are missing",
         f"dog.png: the image does not open; expected a whole image (PNG, JPEG, ...); "
