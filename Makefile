@@ -17,8 +17,10 @@ TORCH_FROM := $(if $(shell command -v nvidia-smi),,--retries 1 --extra-index-url
 demo: $(VENV)/.runtime
 	$(BIN)/python -m nrp_onnx demo -o demo
 
-# Two processes, a file of tests in one of them: most tests keep one core busy.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+# Two processes, a file of tests in one of them: most tests keep one core busy. BLAS has one thread and
+# OpenMP's do not spin: where more threads run than there are cores, they wait for each other (a test of
+# 5 s took 27).
+PYTEST := OPENBLAS_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist loadfile
 
 # Before each commit.
 check: lint

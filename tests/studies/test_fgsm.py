@@ -116,8 +116,9 @@ def test_images_are_resized_and_cropped_first() -> None:
     assert np.unique(changed.reshape(-1, 3), axis=0).tolist() == [[251, 254, 255]]
 
 
-def test_models_without_gradients_are_said_and_left_empty(tmp_path: Path) -> None:
-    simulate_recordings(tmp_path / "recordings", 48)
+def test_models_without_gradients_are_said_and_left_empty(
+    recordings_folder: Path, tmp_path: Path
+) -> None:
     files = {}
     for seed, name in enumerate(("first", "second")):
         source = tmp_path / f"{name}.py"
@@ -143,7 +144,7 @@ def test_models_without_gradients_are_said_and_left_empty(tmp_path: Path) -> Non
         files[name] = tmp_path / f"{name}.onnx"
         onnx.save(proto, files[name])
     out = tmp_path / "study"
-    command = ["study", "robustness", *files.values(), "--recordings", tmp_path / "recordings",
+    command = ["study", "robustness", *files.values(), "--recordings", recordings_folder,
                "--levels", "8", "--fgsm", "2", "--images", 16, "--search", "quick", "--folds", 3,
                "--device", "cpu", "-o", out]  # fmt: skip
     run = nrp_onnx(*command)
