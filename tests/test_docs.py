@@ -183,8 +183,25 @@ def test_the_page_of_trials_names_every_column(tmp_path: Path) -> None:
     assert documented == pq.read_schema(tmp_path / "trials.parquet").names
 
 
+#: Where the README's links lead: it also stands on a package index, away from the repository.
+_HOME = re.compile(
+    r"https://(?:github\.com/nrp-onnx/nrp-onnx/blob|raw\.githubusercontent\.com/nrp-onnx/nrp-onnx)/main/"
+)
+#: [text](link), [name]: link and src="link".
+_LINK = re.compile(r"(?:\]\(|^\[.+\]: |src=\")([^)#\"\n]+)", re.MULTILINE)
+
+
 def test_links_between_pages_lead_somewhere() -> None:
     for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
-        text = page.read_text(encoding="utf-8")
-        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)|src=\"([^\"]+)\"", text):
-            assert (page.parent / "".join(link)).is_file(), f"{page.name}: {link}"
+        for link in _LINK.findall(page.read_text(encoding="utf-8")):
+            home = _HOME.match(link)
+            if home or "://" not in link:
+                target = ROOT / link[home.end() :] if home else page.parent / link
+                assert target.is_file(), f"{page.name}: {link}"
+
+
+def test_links_of_the_readme_lead_somewhere_on_a_package_index() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [link for link in _LINK.findall(text) if "://" not in link] == []
+    used, defined = re.findall(r"\]\[([^\]]+)\]", text), re.findall(r"^\[(.+)\]: ", text, re.M)
+    assert set(used) == set(defined)
