@@ -135,6 +135,7 @@ def test_images_and_features_are_read_from_there(
         np.testing.assert_array_equal(block, other)
 
 
+@pytest.mark.slow
 def test_a_score_takes_its_activations_from_there(
     model_path: Path, recordings_folder: Path, uri: str, tmp_path: Path
 ) -> None:

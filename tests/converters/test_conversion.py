@@ -38,6 +38,7 @@ def test_what_is_no_model_is_refused() -> None:
         nrp_onnx.score({"weights": 1})
 
 
+@pytest.mark.slow
 def test_a_module_is_scored_as_its_file_is(
     pooled_network: nn.Module, recordings_folder: Path, tmp_path: Path
 ) -> None:

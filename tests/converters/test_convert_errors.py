@@ -92,6 +92,7 @@ def test_specs_and_options_that_make_no_sense(tmp_path, arguments, parts):
     assert_one_line_error(convert_command(*arguments, "-o", tmp_path / "x.onnx"), *parts)
 
 
+@pytest.mark.slow
 def test_a_user_sees_one_line_and_no_traceback(factories, tmp_path):
     run = nrp_onnx_process(
         "convert", f"torch:{factories}:eigenvalues", "-o", tmp_path / "x.onnx", "--preprocess", "raw",

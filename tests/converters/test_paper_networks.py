@@ -99,6 +99,7 @@ def small_networks(tmp_path: Path, monkeypatch) -> Path:
     return tmp_path / "models"
 
 
+@pytest.mark.slow
 def test_one_that_fails_does_not_lose_the_others(small_networks):
     arguments = ("--all-paper", "-o", small_networks, "--input-size", "8x8")
     first = convert_command(*arguments)

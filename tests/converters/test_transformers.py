@@ -18,6 +18,8 @@ from nrp_onnx.backbone.model import Backbone, load_backbone
 from tests.command_line import assert_one_line_error, assert_user_error, convert_command, nrp_onnx
 from tests.converters.models import randomise_batch_norms
 
+pytestmark = pytest.mark.slow
+
 #: A family's small configuration, and the image processor that is published with such models.
 SMALL: dict[str, tuple[Any, dict[str, Any]]] = {
     "resnet": (

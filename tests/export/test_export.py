@@ -29,6 +29,7 @@ def two_regions(recordings_folder: Path, tmp_path_factory: pytest.TempPathFactor
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("normalise", ["zscore", "none"])
 def test_scorer_gives_the_nrp_error_of_the_held_out_images(
     normalise: str, model_path: Path, two_regions: Path, tmp_path: Path

@@ -15,6 +15,8 @@ from PIL import Image
 import nrp_onnx
 from tests.command_line import nrp_onnx as command
 
+pytestmark = pytest.mark.slow
+
 NETWORK = """
 from torch import nn
 

@@ -74,6 +74,7 @@ def test_alphas_far_from_the_choice_of_generalised_cross_validation_are_found() 
     assert expected.max() / expected.min() > 1e4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_features", [(12,), (300, 500)])
 def test_kernel_ridge_is_that_of_scikit_learn(n_features: tuple[int, ...]) -> None:
     """Leave-one-out by leaving one out, and KernelRidge on a kernel that is written out."""
