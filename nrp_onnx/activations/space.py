@@ -15,6 +15,8 @@ from nrp_onnx.backbone.reductions import fullest_within
 from nrp_onnx.errors import NrpOnnxError, OutputError
 from nrp_onnx.notes import Notes
 
+#: Where Linux says how much memory there is.
+_PROC = Path("/proc")
 #: Ids, lengths of lists and the places of row groups, beside the activations.
 _OVERHEAD = 1.02
 
@@ -82,10 +84,10 @@ class Memory(NamedTuple):
 
 
 def memory() -> Memory | None:
-    """The memory of this machine; None where the system is not Linux, which alone has these files."""
+    """The memory of this machine; None on other systems than Linux."""
     try:
-        facts = Path("/proc/meminfo").read_text("ascii")
-        pages = Path("/proc/self/statm").read_text("ascii").split()
+        facts = (_PROC / "meminfo").read_text("ascii")
+        pages = (_PROC / "self/statm").read_text("ascii").split()
     except OSError:
         return None
     kilobytes = dict(re.findall(r"^(\w+):\s+(\d+) kB$", facts, re.MULTILINE))

@@ -1,5 +1,7 @@
 """Batch sizes: measured, halved where memory ends, and never a reason for other bits."""
 
+import os
+import sys
 import threading
 import time
 from collections import deque
@@ -12,6 +14,7 @@ import pytest
 
 from nrp_onnx.activations.batches import Batches, StartedBatch
 from nrp_onnx.activations.session import BoundSession
+from nrp_onnx.activations.space import Memory, memory
 from nrp_onnx.errors import ModelError
 from nrp_onnx.notes import Notes
 
@@ -155,3 +158,31 @@ def test_bound_outputs_are_those_of_a_plain_run(model_path: Path) -> None:
             bound.run(batch), session.run(["1", "3"], {given: batch}), strict=True
         ):
             np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says so in /proc")
+def test_memory_is_that_of_the_machine_and_this_process() -> None:
+    before = memory()
+    held = np.ones(2**24, np.float64)  # 128 MiB
+    after = memory()
+    assert before is not None
+    assert after is not None
+    assert after.total == os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert held.nbytes * 0.9 < after.used - before.used < held.nbytes * 1.1
+    assert after.used < after.total
+    assert 0 < after.available < after.total
+
+
+def test_memory_is_unknown_where_there_is_no_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then larger batches are tried, and halved where memory ends."""
+    monkeypatch.setattr("nrp_onnx.activations.space._PROC", Path("/nowhere"))
+    assert memory() is None
+    assert run_all(slowly(lambda n: 0.05), 3000)[0].size == 256
+
+
+def test_no_larger_batches_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    short = Memory(total=2**30, available=2**20, used=2**20)
+    monkeypatch.setattr("nrp_onnx.activations.batches.memory", lambda: short)
+    batches, _, _, notes = run_all(slowly(lambda n: 0.05), 200)
+    assert batches.size == 16
+    assert any("not fit into memory" in note for note in notes.said)
