@@ -2,11 +2,14 @@
 
 import doctest
 import json
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -68,7 +71,44 @@ def test_importing_the_package_is_cheap() -> None:
     assert done.stdout.split() == ["False", "False"]
 
 
-def test_the_ten_lines_of_the_readme(
+class Stages(nn.Module):
+    """Four layers with the names that the README uses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer1 = nn.Conv2d(3, 6, 3, stride=4)
+        self.layer2 = nn.ReLU()
+        self.layer3 = nn.Conv2d(6, 8, 3, stride=4)
+        self.layer4 = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return found
+
+
+def test_the_lines_of_the_readme_run(
+    recordings_folder: Path, raw_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    (lines,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    shutil.copytree(recordings_folder, tmp_path / "my_recordings")
+    shutil.copytree(raw_data / "images", tmp_path / "photos")
+    shutil.copy(raw_data / "images" / "im00.png", tmp_path / "image.png")
+    torch.manual_seed(0)
+    for name in ("model.onnx", "other.onnx"):
+        nrp.convert(Stages().eval(), preprocessing="tf").save(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(lines, names)
+    assert names["rates"].shape == (1, len(names["predictor"].sites))
+    assert names["activations"].shape == (40, 8, 4, 4)
+    assert len(pd.read_csv("predictors.csv")) == 5
+    assert "NRP-error" in Path("run_a.html").read_text()
+    assert names["run"].folder == Path("runs/a")
+    assert nrp.open_run("runs/b").nrp_error == names["other"].nrp_error
+
+
+def test_what_comes_back_is_what_others_compute(
     run: nrp.Run, pooled: nn.Sequential, recordings_folder: Path, raw_data: Path, tmp_path: Path
 ) -> None:
     # A run has the numbers of its result.json.
