@@ -23,13 +23,22 @@ from nrp_onnx.predictor.linear_path import LinearPath
 from nrp_onnx.predictor.ridge import Responses, fit_ridge, response_patterns
 from nrp_onnx.threads import map_on_cores
 
+LINEAR_BASELINES = ("mean", "ols", "ridge", "pls")
+BASELINES = (*LINEAR_BASELINES, "kernel")
+PLS_COMPONENTS = 25
+#: Images whose squared distances from their mean are all below this do not differ; the mean over
+#: training images is 1 for each layer.
+_ROUNDING = 1e-12
+
+Predictions = dict[str, np.ndarray]
+
 
 def arc_cosine(products: np.ndarray) -> np.ndarray:
     """k(x, y) = |x| |y| (sin t + (pi - t) cos t) / pi, with t the angle between x and y.
 
-    Cho & Saul 2009, equation 6 with n = 1. It is what a hidden layer of ReLUs with random weights
-    makes of inner products as its width grows, so kernel ridge with it is such a network whose last
-    layer alone is trained: a non-linear yardstick without any choice of sizes or rates.
+    Cho & Saul 2009, equation 6 with n = 1: the inner products of images after an infinitely wide
+    hidden layer of ReLUs with random weights. Kernel ridge with it is a network of which only the last
+    layer is trained: a non-linear baseline without sizes or learning rates to choose.
 
     Args:
         products: float64 (n, n), inner products of the images.
@@ -41,7 +50,7 @@ def arc_cosine(products: np.ndarray) -> np.ndarray:
     both = np.outer(lengths, lengths)
     cosine = np.divide(products, both, out=np.zeros_like(products), where=both > 0)
     np.clip(cosine, -1, 1, out=cosine)
-    # sin t = sqrt(1 - cos^2 t); taken so that no two large arrays more are held.
+    # sin t = sqrt(1 - cos^2 t), computed in place: each of these arrays is large.
     kernel: np.ndarray = np.arccos(cosine)
     np.subtract(np.pi, kernel, out=kernel)
     kernel *= cosine
@@ -51,9 +60,6 @@ def arc_cosine(products: np.ndarray) -> np.ndarray:
     kernel *= both
     kernel /= np.pi
     return kernel
-
-
-PLS_COMPONENTS = 25
 
 
 def predict_pls(x: np.ndarray, y: np.ndarray, new: np.ndarray) -> np.ndarray:
@@ -75,15 +81,6 @@ def predict_pls(x: np.ndarray, y: np.ndarray, new: np.ndarray) -> np.ndarray:
     return predicted.reshape(len(new), y.shape[1])
 
 
-LINEAR_BASELINES = ("mean", "ols", "ridge", "pls")
-BASELINES = (*LINEAR_BASELINES, "kernel")
-
-#: Squared distances from their mean of images that are alike; that of a training image is 1 a layer.
-_ROUNDING = 1e-12
-
-Predictions = dict[str, np.ndarray]
-
-
 @dataclass(frozen=True, eq=False)
 class Baselines:
     """Fitted baselines.
@@ -91,7 +88,7 @@ class Baselines:
     Attributes:
         predictions: for each of `BASELINES`, or of `LINEAR_BASELINES` alone, float64
             (n_new, n_sites).
-        ridge: the one of that name, with its weights; None where no layer tells images apart.
+        ridge: the ridge regression with its weights; None where the images differ in no layer.
     """
 
     predictions: Predictions
@@ -107,13 +104,14 @@ def fit_baselines(
 ) -> Baselines:
     """Fit every baseline on the training images and predict the new ones.
 
-    Where responses are missing, sites that miss the same images are fitted together, without them.
+    Sites that miss responses to the same images are fitted together, without these images. So the
+    fits of one fold are repeated for each pattern of missing responses.
 
     Args:
-        layers: in which the training images differ; if there are none, all predict the mean.
+        layers: those in which the training images differ; without any, all predict the mean.
         y: float64 (n_train, n_sites), NaN = missing.
         train, new: places of images.
-        kernel_ridge: fit that, too.
+        kernel_ridge: whether to fit kernel ridge, which takes as long as all others together.
     """
     names = BASELINES if kernel_ridge else LINEAR_BASELINES
     found = {name: np.empty((len(new), y.shape[1])) for name in names}
@@ -156,11 +154,14 @@ def _fit_linear(
     return {
         "ols": least_squares(spectrum, responses, of_new),
         "ridge": path.rates[np.ix_(new, sites)],
-        # Few components of large variance: float32 moves a rate by 1e-5 to 1e-3 standard deviations.
-        "pls": predict_pls(
-            *(x.astype(np.float32) for x in (spectrum.coordinates, responses.moved, of_new))
-        )
-        + responses.mean,
+        # PLS has few components of large variance, so float32 moves a rate by no more than 1e-5 to
+        # 1e-3 standard deviations.
+        "pls": responses.mean
+        + predict_pls(
+            spectrum.coordinates.astype(np.float32),
+            responses.moved.astype(np.float32),
+            of_new.astype(np.float32),
+        ),
     }
 
 
@@ -174,7 +175,7 @@ def _fit_kernel(
 
 
 def least_squares(spectrum: Spectrum, responses: Responses, new: np.ndarray) -> np.ndarray:
-    """Least squares with an intercept; of minimum norm where features outnumber images.
+    """Least squares with an intercept; with more features than images, the solution of least norm.
 
     Args:
         new: coordinates of new images in the directions of the spectrum, float64 (n_new, r).

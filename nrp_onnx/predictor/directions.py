@@ -1,8 +1,8 @@
-"""Coordinates of activations in the span of the training images.
+"""Coordinates of activations in the directions that the training images span.
 
-N images span at most N - 1 directions around their mean, however many features D there are. With
-the centred training activations X = U S V^T, a linear map of X sees only U S; so heads are trained
-on U S (N x r) and V is folded back into the weights on export.
+n images span at most n - 1 directions around their mean, whatever the number of features D. With the
+centred training activations X = U S V^T, any linear map of X is one of U S (n x r). So heads are
+trained on U S, and V is folded back into their weights on export.
 """
 
 from dataclasses import dataclass
@@ -19,16 +19,20 @@ from nrp_onnx.predictor.image_products import (
     over_rounding,
 )
 
-#: The solver draws this many vectors over those asked for, and multiplies so often. Measured for 128 and
-#: 256 of 2560: 0.3 and 0.5 s against 3.0 s for all, with over 0.9999 of the variance that the exact ones
-#: have in layers of a ResNet50, and 0.996 for eigenvalues like 1 / place; ARPACK took 12 s, LOBPCG 11 s.
+#: Random vectors beyond the number of directions asked for, and products with the matrix. For 128 and
+#: 256 of 2,560 directions they take 0.3 and 0.5 s, all directions 3.0 s; ARPACK took 12 s, LOBPCG 11 s.
+#: The directions hold 0.9999 of the variance of the exact ones in layers of a ResNet50, and 0.996 where
+#: eigenvalues fall like 1 / place. `sklearn.utils.extmath.randomized_svd` is compared in
+#: benchmarks/RESULTS.md.
 _OVER, _PASSES = 32, 4
-#: Where more than this share of all directions is asked for, it is no longer much faster.
+#: For more than this share of all directions, finding all of them is about as fast.
 _SHARE = 0.2
+#: Directions in which the training images spread less than this part of their length are rounding.
+_ROUNDING = 4 * float(np.finfo(np.float32).eps)
 
 
 def are_few(most: int, n_directions: int) -> bool:
-    """Whether ``most`` of so many directions are found sooner here than among all of them."""
+    """Whether `leading_directions` is faster than an eigendecomposition for ``most`` directions."""
     return most + _OVER < _SHARE * n_directions
 
 
@@ -37,9 +41,9 @@ def leading_directions(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Leading directions of the training images around their mean.
 
-    By a block power iteration that starts at random vectors (Halko, Martinsson & Tropp 2011, algorithm
-    4.4, on a symmetric matrix). The inner products stay as they are: with vectors that add up to 0, they
-    do what those around the mean of the training images would.
+    A block power iteration that starts at random vectors (Halko, Martinsson & Tropp 2011, algorithm
+    4.4, on a symmetric matrix). It needs no centred copy of the products: times vectors that sum to 0,
+    they give what the centred ones give, up to a constant.
 
     Args:
         products: float64 (n, n), inner products of all images around any point.
@@ -53,7 +57,7 @@ def leading_directions(
     n, rng = len(products), np.random.default_rng(0)
     wide = np.zeros((n, most + _OVER), np.float32)
     basis = rng.standard_normal((len(train), wide.shape[1]), dtype=np.float32)
-    # Passes only turn the basis toward the leading vectors: float32 does for all but the last.
+    # All passes but the last only turn the basis toward the leading vectors: float32 is enough.
     largest = float(products.diagonal().max()) or 1.0
     rounded = np.empty(products.shape, np.float32)
     np.multiply(products, 1 / largest, out=rounded, casting="same_kind")
@@ -74,10 +78,6 @@ def leading_directions(
     values, turn = np.linalg.eigh(exact.T @ turned[train])
     leading = turn[:, ::-1][:, :most]
     return values[::-1][:most], exact @ leading, turned @ leading
-
-
-#: Directions in which the training images spread less than this part of their length are rounding.
-_ROUNDING = 4 * float(np.finfo(np.float32).eps)
 
 
 @dataclass(frozen=True, eq=False)

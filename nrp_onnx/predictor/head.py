@@ -71,9 +71,9 @@ class TrainingPlan:
         batch_size: images of a minibatch.
         halving: successive halving: after 1/16, 1/8, 1/4 and 1/2 of the epochs, the worse half of
             the heads that still train is ended.
-        max_steps: epochs end with the one in which so many minibatches are reached; None: no limit.
-        schedule: of the learning rates: ``constant``, or ``cosine``, which takes them to 0 over the
-            whole course (Loshchilov & Hutter 2017, without restarts).
+        max_steps: training ends with the epoch that reaches so many minibatches; None: no limit.
+        schedule: of the learning rates: ``constant``, or ``cosine``, which lowers them to 0 over all
+            epochs (Loshchilov & Hutter 2017, without restarts).
     """
 
     max_epochs: int = 100

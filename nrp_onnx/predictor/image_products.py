@@ -1,13 +1,12 @@
-"""Inner products of images in one or in all layers, without holding all activations.
+"""Inner products of images in one layer or over all layers, without holding all activations.
 
-For n images of D > n features, everything that a linear map can see of the activations X (n x D) is
-in their Gram matrix X X^T (n x n). It is the sum of the Gram matrices of blocks of features.
+A linear method needs only the Gram matrix X X^T (n x n) of the activations X (n x D). It is the sum
+of the Gram matrices of blocks of features, so a layer is read once, block by block.
 
-N images lie in N - 1 directions around their mean, however many features D there are. Coordinates in
-these directions have the inner products of the activations themselves, so any linear method that is
-not scaled gives the same predictions from them: they are the activations, rotated. Such a method sees
-the training images through their inner products only; where its axes come from changes nothing, so
-axes that all images determine leak nothing about held-out ones. One rotation serves all splits.
+n images span at most n - 1 directions around their mean. Coordinates in these directions are the
+activations, rotated: their inner products are the same, so a linear method without scaling gives the
+same predictions from them. The rotation may therefore be found from all images, held-out ones
+included, without telling the method anything about them, and one rotation serves all splits.
 """
 
 from collections.abc import Sequence
@@ -19,13 +18,18 @@ from scipy.linalg import lapack
 from nrp_onnx.activations.layer_file import LayerActivations
 from nrp_onnx.threads import map_on_cores
 
-#: Directions whose share of the largest eigenvalue is below this are rounding noise of float32.
+#: Eigenvalues below this share of the largest one are rounding of float32.
 TOLERANCE = 1e-6
 _SMALLEST = 1e-18
+FEATURES_A_BLOCK = 4096
+#: Rows of the Gram matrices that are added at a time: so few stay in the processor's cache.
+_ROWS = 16
+#: What is left of an image below this share of the largest squared length is rounding of float32.
+_ROUNDING = 1e-6
 
 
 def eigenvectors(symmetric: np.ndarray, noise: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-    """Eigenvalues from the largest down and their vectors, those of rounding noise left out.
+    """Eigenvalues from the largest down and their vectors, without those of rounding noise.
 
     Args:
         symmetric: float64 (n, n), positive semidefinite but for rounding.
@@ -37,21 +41,18 @@ def eigenvectors(symmetric: np.ndarray, noise: float = 0.0) -> tuple[np.ndarray,
 
 
 def over_rounding(values: np.ndarray, noise: float = 0.0) -> np.ndarray:
-    """Which eigenvalues are no rounding noise, bool (n,).
+    """Which eigenvalues are more than rounding noise, bool (n,).
 
-    Where `TOLERANCE` finds noise beside a signal, ``noise`` finds it where there is no signal: in a
-    layer that is the same for every image but for rounding.
+    `TOLERANCE` is a share of the largest eigenvalue. A layer that is the same for every image has
+    rounding noise alone; ``noise`` is its absolute size.
     """
     found: np.ndarray = values > max(float(values.max()) * TOLERANCE, noise, _SMALLEST)
     return found
 
 
-FEATURES_A_BLOCK = 4096
-
-
 @dataclass(frozen=True, eq=False)
 class LayerSpan:
-    """What fits of a layer need: products of images, and where D <= n the activations themselves.
+    """The inner products of n images in a layer of D features, and the activations where D <= n.
 
     Attributes:
         products: float64 (n, n), inner products around the mean of all images.
@@ -69,10 +70,10 @@ class LayerSpan:
 
 
 def read_span(layer: LayerActivations, width: int = FEATURES_A_BLOCK) -> LayerSpan:
-    """Read a layer once and take its inner products.
+    """Read a layer once and compute its inner products.
 
-    Memory holds at most `span_bytes`, and 16 times a row group of a stored layer
-    (4 MiB, or one image where that is more) for Parquet's decoder: nothing grows with n D.
+    It needs `span_bytes` of memory, and 16 row groups of a stored layer (of 4 MiB, or one image
+    where that is more) for Parquet's decoder. None of this grows with D.
 
     Args:
         width: features a block.
@@ -89,21 +90,21 @@ def read_span(layer: LayerActivations, width: int = FEATURES_A_BLOCK) -> LayerSp
     products = np.zeros((n, n))
     for _, block in layer.feature_blocks(width):
         norms += np.einsum("ij,ij->i", block, block, dtype=np.float64)
-        # Float32 products would be faster, but small directions take part in a ridge regression: rates
-        # from its weights on features, as they are exported, differed by 2e-4 standard deviations.
+        # Float32 products would be faster. But directions of small variance matter in a ridge
+        # regression: with them, its rates before and after export differed by 2e-4 standard deviations.
         moved = block - block.mean(axis=0, dtype=np.float64)
         products += moved @ moved.T
     return LayerSpan(products, None, norms)
 
 
 def span_bytes(n: int, width: int = FEATURES_A_BLOCK) -> int:
-    """What `read_span` needs for n images, however many features they have."""
+    """Bytes of memory that `read_span` needs for n images, whatever the number of features."""
     return 24 * n**2 + 16 * n * width
 
 
 def read_spans(layers: Sequence[LayerActivations]) -> list[LayerSpan]:
     """`read_span` of each layer, several at a time where they are small."""
-    # The largest first, so that no core is left with it in the end.
+    # The largest first: started last, it would keep one core busy while the others are idle.
     places = sorted(range(len(layers)), key=lambda place: -layers[place].shape[1])
     bytes_each = span_bytes(layers[0].shape[0])
     found = map_on_cores(lambda place: read_span(layers[place]), places, bytes_each)
@@ -111,7 +112,7 @@ def read_spans(layers: Sequence[LayerActivations]) -> list[LayerSpan]:
 
 
 def centred(products: np.ndarray, train: np.ndarray) -> np.ndarray:
-    """Inner products (n, n) around the mean of the images ``train`` instead of any other point."""
+    """The inner products (n, n) around the mean of the images ``train``, from those around any point."""
     toward = products @ (np.bincount(train, minlength=len(products)) / len(train))
     moved: np.ndarray = products - toward[:, None]
     moved -= toward - toward[train].mean()
@@ -119,7 +120,7 @@ def centred(products: np.ndarray, train: np.ndarray) -> np.ndarray:
 
 
 def centred_columns(products: np.ndarray, train: np.ndarray) -> np.ndarray:
-    """The columns ``train`` of `centred`, (n, n_train), without the others."""
+    """The columns ``train`` of `centred`, (n, n_train), without computing the others."""
     columns: np.ndarray = products[:, train]
     toward = columns.mean(axis=1)
     columns -= toward[:, None]
@@ -127,16 +128,13 @@ def centred_columns(products: np.ndarray, train: np.ndarray) -> np.ndarray:
     return columns
 
 
-_ROWS = 16
-
-
 @dataclass(frozen=True, eq=False)
 class JoinedSpan:
-    """Inner products of images over the joined layers.
+    """Inner products of images over all layers side by side.
 
     Attributes:
-        products: float64 (n, n), around one point, of which nothing else is to be known.
-        features: float64 (n, D), the joined layers, where they are fewer than the training images.
+        products: float64 (n, n), around some point; `around` moves it.
+        features: float64 (n, D), the layers side by side; None unless D < n_train.
         scales: float64 (n_layers,), what the activations of each layer were divided by.
     """
 
@@ -150,14 +148,14 @@ class JoinedSpan:
         return JoinedSpan(centred(self.products, rows), features, self.scales)
 
     def spectrum(self, train: np.ndarray) -> "Spectrum":
-        """Of the images ``train``, around whose mean this is."""
+        """The spectrum of the images ``train``; the products have to be around their mean."""
         if self.features is not None:
             return spectrum_of_features(self.features[train])
         return spectrum_of_products(self.products[np.ix_(train, train)])
 
 
 def join_layers(layers: Sequence[LayerSpan], train: np.ndarray) -> JoinedSpan:
-    """Join layers, each scaled so that a training image's mean square distance from the mean is 1.
+    """Join layers, each scaled so that the training images' mean square distance from their mean is 1.
 
     Args:
         layers: in which the training images differ.
@@ -166,11 +164,11 @@ def join_layers(layers: Sequence[LayerSpan], train: np.ndarray) -> JoinedSpan:
     share = np.bincount(train, minlength=n) / len(train)
     squares = []
     for layer in layers:
-        # Around the mean of the training images: no array of n x n is needed for it.
+        # The mean square distance, without a centred copy of the products.
         toward = layer.products @ share
         squares.append(float((layer.products.diagonal() - toward) @ share))
     products = np.zeros((n, n))
-    for start in range(0, n, _ROWS):  # so few rows that they stay in the processor's cache
+    for start in range(0, n, _ROWS):
         rows = slice(start, start + _ROWS)
         for layer, square in zip(layers, squares, strict=True):
             products[rows] += layer.products[rows] / square
@@ -183,9 +181,9 @@ def join_layers(layers: Sequence[LayerSpan], train: np.ndarray) -> JoinedSpan:
 
 @dataclass(frozen=True, eq=False)
 class Spectrum:
-    """The centred features of training images as U S V^T.
+    """The singular value decomposition U S V^T of the centred features of the training images.
 
-    Every linear method gives the same predictions from U S as from the features themselves.
+    A linear method gives the same predictions from U S as from the features.
 
     Attributes:
         left: U, float64 (n_train, r).
@@ -202,7 +200,7 @@ class Spectrum:
         return scaled
 
     def coordinates_of(self, products: np.ndarray) -> np.ndarray:
-        """New images in the same directions, float64 (n_new, r).
+        """Coordinates of new images in the same directions, float64 (n_new, r).
 
         Args:
             products: inner products of new images with the training images, float64 (n_new, n_train).
@@ -212,23 +210,19 @@ class Spectrum:
 
 
 def spectrum_of_products(products: np.ndarray) -> Spectrum:
-    """From inner products (n_train, n_train) around the mean of the training images."""
+    """The spectrum from inner products (n_train, n_train) around the mean of the training images."""
     squares, left = eigenvectors(products)
     return Spectrum(left, squares)
 
 
 def spectrum_of_features(features: np.ndarray) -> Spectrum:
-    """From features (n_train, D) around the mean of the training images; sooner where D < n_train."""
+    """The spectrum from centred features (n_train, D); faster than from products where D < n_train."""
     squares, right = eigenvectors(features.T @ features)
     return Spectrum(features @ right / np.sqrt(squares), squares)
 
 
-#: What is left of an image, as a share of the largest squared length, that is rounding of float32.
-_ROUNDING = 1e-6
-
-
 def joined_products(layers: Sequence[LayerSpan]) -> np.ndarray:
-    """Inner products of images around their mean, float64 (n, n), over all layers as they are."""
+    """Inner products of images around their mean over all layers, not scaled: float64 (n, n)."""
     products = np.zeros((layers[0].n_images, layers[0].n_images))
     for layer in layers:
         products += layer.products
@@ -236,10 +230,10 @@ def joined_products(layers: Sequence[LayerSpan]) -> np.ndarray:
 
 
 def coordinates(products: np.ndarray) -> np.ndarray:
-    """Coordinates of images around their mean, on a scale that gives the longest of them length 1.
+    """Coordinates of images around their mean, scaled so that the longest has length 1.
 
-    Their inner products are ``products`` but for that scale and rounding. By Cholesky's decomposition
-    with pivots, which takes a fraction of the time of eigenvectors.
+    Up to that scale and rounding, their inner products are ``products``. A Cholesky decomposition with
+    pivots finds them in a fraction of the time of an eigendecomposition.
 
     Args:
         products: inner products, float64 (n, n); they are overwritten.
@@ -247,14 +241,14 @@ def coordinates(products: np.ndarray) -> np.ndarray:
     Returns:
         float32 (n, r), with r = 0 where no two images differ.
     """
-    # Rounding leaves products not quite centred, and the last image would take up what is left.
+    # Products are centred up to rounding only; the rest would end up in the last image.
     products -= products.mean(axis=0)
     products -= products.mean(axis=1, keepdims=True)
     largest = float(products.diagonal().max())
     if largest <= 0:
         return np.zeros((len(products), 0), np.float32)
     products /= largest
-    # LAPACK numbers columns first, and works in place on what is stored so.
+    # LAPACK's order is by columns: with the transpose it works in place.
     factor, pivots, rank, _ = lapack.dpstrf(products.T, tol=_ROUNDING, lower=1, overwrite_a=1)
     found = np.zeros((len(products), rank), np.float32)
     for row, image in enumerate(pivots - 1):

@@ -1,7 +1,7 @@
-"""A linear path from all layers to the rates, beside the NRP network: ridge regression in closed form.
+"""The linear path beside the NRP network: ridge regression from all layers to the rates.
 
-Its weights are kept as those of the training images (the dual form), so that they cost nothing
-however many features there are, and become weights of features on export alone.
+Its weights are kept for training images (the dual form), so their number does not depend on that of
+the features. They become weights of features on export.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ class LinearPath:
 
     Attributes:
         rates: its predictions, float64 (n_images, n_sites); NaN for images it was not asked for.
-        weights: of the training images, float64 (n_sites, n_train).
+        weights: of the products with the training images, float64 (n_sites, n_train).
         at_mean: the rates at the mean of the training images, float64 (n_sites,).
         scales: for each layer, what its activations were divided by.
         train: places of the training images.
@@ -36,7 +36,7 @@ class LinearPath:
 
     @classmethod
     def empty(cls, joined: JoinedSpan, train: np.ndarray, n_sites: int) -> "LinearPath":
-        """A path whose sites are set later."""
+        """A path without weights, for `set_sites` to fill."""
         return cls(
             np.full((len(joined.products), n_sites), np.nan),
             np.zeros((n_sites, len(train))),
@@ -53,18 +53,21 @@ class LinearPath:
         ridge: Ridge,
         new: np.ndarray,
     ) -> None:
-        """Take over the ridge regression of some sites, fitted on some of the training images.
+        """Set the weights, means and rates of some sites from a fitted ridge regression.
 
         Args:
-            rows: which of the training images.
-            around: the span around their mean.
+            sites: their places.
+            rows: which of the training images it was fitted on.
+            around: the joined layers around the mean of these images.
+            ridge: fitted on these images and sites.
             new: places of the images to give rates for.
         """
         fitted = self.train[rows]
         self.weights[np.ix_(sites, rows)] = ridge.weights.T
         self.rates[np.ix_(new, sites)] = ridge.predict(around.products[np.ix_(new, fitted)])
         self.at_mean[sites] = ridge.mean
-        if len(rows) < len(self.train):  # else the mean of the training images is that of the span
+        # `around` is centred on the images of ``rows``, the path on all training images.
+        if len(rows) < len(self.train):
             toward = around.products[np.ix_(self.train, fitted)].mean(axis=0)
             self.at_mean[sites] += toward @ ridge.weights
 
@@ -86,7 +89,7 @@ def fit_linear_path(
     """Fit ridge, alpha per site by leave-one-out, as the baseline of that name does.
 
     Args:
-        layers: in which the training images differ; at least one.
+        layers: those in which the training images differ; at least one.
         y: float64 (n_train, n_sites), NaN = missing.
         train, new: places of images.
     """

@@ -72,16 +72,18 @@ def fit_predictor(
 ) -> tuple[NrpPredictor, Trial]:
     """Search, and fit again what was chosen.
 
-    The point of the search with the least validation error, averaged over its seeds, is chosen.
-    Where ``space.members`` are asked for, so many heads of it are trained anew, on the images of fit
-    and validation together, and their rates are averaged. The linear path's share of each region is
-    that of ``space.linear_shares`` with the least validation error, the path being fitted to the
-    images of fit for this choice, and then to all. Test images take no part.
+    1. The configuration with the least validation error, averaged over its seeds, is chosen.
+    2. Each region takes that share of the linear path, out of ``space.linear_shares``, which gives the
+       least validation error. For this choice the path is fitted on the ``fit`` images alone.
+    3. ``space.members`` heads of the chosen configuration are trained on all training images, and their
+       rates are averaged; without members, the chosen head stays as it is.
+
+    Test images are not used.
 
     Args:
         spans: of the candidate layers in which the training images differ, for the linear path.
-        ridge: the linear path that was fitted to all training images.
-        advance: called with the number of heads that are done with; `n_heads` in sum.
+        ridge: the linear path, fitted on all training images.
+        advance: called with the number of heads that have ended, `n_heads` in total.
 
     Returns:
         The predictor, and the best trial of what was chosen.
@@ -89,7 +91,7 @@ def fit_predictor(
     trials = search_head(space, images, seed, advance, record, fold)
     config = _chosen(trials)
     best = next(trial for trial in trials if trial.config == config)
-    # One head without refitting is the paper's; only its seed of least error is kept.
+    # Without members the predictor is one head, as in the paper: that of the best seed.
     judged = [trial for trial in trials if trial.config == config] if space.members else [best]
     heads = tuple(trial.head for trial in with_heads(judged, images, space.plan))
     share = np.zeros(images.targets.shape[1])
@@ -144,7 +146,7 @@ def _refit(
     advance: Callable[[int], None],
 ) -> tuple[NrpHead, ...]:
     jobs = [Job(config, seed + place) for place in range(space.members)]
-    # A learning rate that falls to 0 fits the whole course; a constant one ends at the best epoch.
+    # A schedule that ends at a rate of 0 needs all its epochs; else training stops at the best one.
     plan = (
         space.plan
         if space.plan.schedule == "cosine"

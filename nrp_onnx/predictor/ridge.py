@@ -27,11 +27,11 @@ ALPHAS = np.logspace(-4, 4, 17)
 
 @dataclass(frozen=True, eq=False)
 class Responses:
-    """Training responses, and what the directions U of a spectrum hold of them.
+    """Training responses, centred and projected on the directions U of a spectrum.
 
     Attributes:
-        moved: less their mean, float64 (n_train, n_sites).
-        turned: U^T times these, float64 (r, n_sites).
+        moved: the responses less their mean, float64 (n_train, n_sites).
+        turned: U^T moved, float64 (r, n_sites).
         mean: float64 (n_sites,).
     """
 
@@ -41,7 +41,7 @@ class Responses:
 
     @classmethod
     def of(cls, y: np.ndarray, spectrum: Spectrum) -> "Responses":
-        """Responses (n_train, n_sites), none missing."""
+        """From responses (n_train, n_sites), none missing."""
         mean = y.mean(axis=0)
         moved = y - mean
         return cls(moved, spectrum.left.T @ moved, mean)
@@ -71,7 +71,7 @@ class Ridge:
 
 
 def fit_ridge(spectrum: Spectrum, responses: Responses) -> Ridge:
-    """Ridge, each site at the alpha of least leave-one-out error."""
+    """Fit ridge regression, each site with the alpha of its least leave-one-out error."""
     alphas = choose_alphas(spectrum, responses)
     # X^T U S^-1 are the directions, so that X^T (U turned) are the weights of the features.
     turned = responses.turned / (spectrum.squares[:, None] + alphas)
@@ -81,9 +81,9 @@ def fit_ridge(spectrum: Spectrum, responses: Responses) -> Ridge:
 def choose_alphas(spectrum: Spectrum, responses: Responses) -> np.ndarray:
     """For each site the alpha of least leave-one-out error, float64 (n_sites,).
 
-    Generalised cross-validation (Golub, Heath & Wahba 1979), which puts the mean of all leverages for
-    each, costs next to nothing and says where to look: from its choice on, each site goes down along
-    `ALPHAS` until both neighbours have a larger leave-one-out error.
+    Generalised cross-validation (Golub, Heath & Wahba 1979) replaces each leverage by their mean, which
+    is fast. The search starts at its choice; each site then moves along `ALPHAS` to smaller errors, until
+    both neighbours have a larger leave-one-out error.
     """
     n, n_sites = responses.moved.shape
     held_out = _LeaveOneOut(spectrum, responses)
@@ -107,13 +107,13 @@ def choose_alphas(spectrum: Spectrum, responses: Responses) -> np.ndarray:
 
 
 class _LeaveOneOut:
-    """Mean square error of each site's responses, each predicted without its own image; exact.
+    """The exact mean square leave-one-out error of each site.
 
     Ridge with an intercept is a linear smoother y^ = H y with H = 1/n + U diag(s^2 / (s^2 + a)) U^T,
     and the residual without image i is (y - y^)_i / (1 - H_ii). With g = a / (s^2 + a), both are sums
-    over g, so that nothing cancels at small alphas: y - y^ = U g U^T y + y0 and 1 - H = U^2 g + h0,
-    y0 and h0 being what lies outside the span of U. Alphas are compared here, and no prediction
-    comes from it, so float32 does.
+    of positive terms, so nothing cancels at small alphas: y - y^ = U g U^T y + y0 and 1 - H = U^2 g + h0,
+    where y0 and h0 are the parts outside the span of U. The errors only serve to compare alphas, so
+    float32 is enough.
     """
 
     def __init__(self, spectrum: Spectrum, responses: Responses) -> None:
@@ -129,7 +129,7 @@ class _LeaveOneOut:
             self._room = 1 - 1 / n - np.einsum("ij,ij->i", spectrum.left, spectrum.left)
 
     def errors(self, alpha: float, sites: np.ndarray) -> np.ndarray:
-        """Of some sites, float64 (len(sites),); ``alpha`` is in the units of ``spectrum.squares``."""
+        """Errors of some sites, float64 (len(sites),); ``alpha`` is in units of ``spectrum.squares``."""
         rest = (alpha / (self._squares + alpha)).astype(np.float32)
         residuals = self._outside[:, sites] + self._left @ (rest[:, None] * self._turned[:, sites])
         residuals /= (self._room + self._leverage @ rest)[:, None]
@@ -137,7 +137,7 @@ class _LeaveOneOut:
         return errors / len(residuals)
 
     def generalised(self, alphas: np.ndarray) -> np.ndarray:
-        """The same of all sites with the mean of 1 - H_ii for each image: (n_alphas, n_sites)."""
+        """Errors of all sites with the mean of 1 - H_ii for every image: (n_alphas, n_sites)."""
         rest = alphas[:, None] / (self._squares + alphas[:, None])
         squares = rest**2 @ self._turned**2 + np.einsum("ij,ij->j", self._outside, self._outside)
         room = (self._room.sum() + rest.sum(axis=1)) / len(self._outside)

@@ -17,7 +17,7 @@ from nrp_onnx.predictor.trials import TrialRecord
 
 @dataclass(frozen=True)
 class SearchImages:
-    """What the heads of a search learn from and are chosen by; see `train_heads`."""
+    """The images that the heads of a search are trained and chosen on; see `train_heads`."""
 
     inputs: Sequence[Tensor]
     targets: Tensor
@@ -41,7 +41,7 @@ class SearchImages:
         )
 
     def fingerprint(self) -> str:
-        """SHA-256 of all of this, and of what trains on it."""
+        """SHA-256 of these tensors and of the versions of the code that trains."""
         digest = hashlib.sha256()
         for tensor in (*self.inputs, self.targets, self.fit, self.validation, *self.regions):
             array = np.ascontiguousarray(tensor.numpy())
@@ -62,12 +62,12 @@ def search_head(
     """Train the heads of a search; the best by validation error comes first.
 
     Args:
-        seed: of the first head of each point of the search.
-        advance: called with the number of heads that are done with, `SearchSpace.n_jobs` in sum.
-        record: trials that it holds of this ``fold`` are not trained again; the others are added.
+        seed: of the first head of each configuration.
+        advance: called with the number of heads that have ended, `SearchSpace.n_jobs` in total.
+        record: trials of this ``fold`` that it holds are not trained again; the others are added.
 
     Returns:
-        All trials. Those that were trained now have their heads; see `with_heads` for the others.
+        All trials. Only those trained now have their heads; `with_heads` trains the others again.
     """
     n_layers, n_left = len(images.inputs), space.n_jobs(len(images.inputs))
     shared = images.fingerprint() if record is not None else ""
@@ -86,22 +86,22 @@ def search_head(
             error = trials[job].validation_mae
             errors[job.config.layers] = min(error, errors.get(job.config.layers, error))
         n_left -= len(jobs)
-    advance(n_left)  # greedy selection may end before it has all layers
+    advance(n_left)  # greedy selection may stop before it has all layers
     return sorted(trials.values(), key=lambda trial: trial.validation_mae)
 
 
 def with_heads(
     trials: Sequence[Trial], images: SearchImages, plan: TrainingPlan
 ) -> list[TrainedHead]:
-    """The trials with their heads: those that have none are trained again, to their best epoch."""
+    """The trials with their heads; those without one are trained again to their best epoch."""
     heads = {place: trial for place, trial in enumerate(trials) if isinstance(trial, TrainedHead)}
     missing = [place for place in range(len(trials)) if place not in heads]
-    # A falling learning rate fits the whole course, so that all of it is gone through again.
+    # With a falling learning rate, the best epoch depends on the planned number of epochs.
     whole = plan.epochs(len(images.fit)) if plan.schedule == "cosine" else None
     for epochs in {whole or trials[place].epochs for place in missing}:
         places = [place for place in missing if epochs in (whole, trials[place].epochs)]
         jobs = [Job(trials[place].config, trials[place].seed) for place in places]
-        # One epoch where none was the best: the head is then left as it began, as it was before.
+        # Where no epoch was the best (0), one epoch gives the initial head again.
         until = replace(plan, max_epochs=max(epochs, 1), patience=max(epochs, 1), halving=False)
         for place, again in zip(places, images.train(jobs, until, lambda _: None), strict=True):
             trial = trials[place]
@@ -110,6 +110,6 @@ def with_heads(
 
 
 def _fingerprint(shared: str, plan: TrainingPlan, jobs: Sequence[Job]) -> str:
-    """What decides how a job goes; with successive halving, the others too."""
-    company = [asdict(job) for job in jobs] if plan.halving else None
-    return sha256_of_json([shared, asdict(plan), company])
+    """SHA-256 of what a job's result depends on; with successive halving, also on the other jobs."""
+    others = [asdict(job) for job in jobs] if plan.halving else None
+    return sha256_of_json([shared, asdict(plan), others])

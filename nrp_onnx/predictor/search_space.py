@@ -23,14 +23,14 @@ class SearchSpace:
             validation error most, as long as one lowers it.
         sizes: pairs of the units of NRP-L1 (for each layer) and NRP-L2.
         learning_rates, dropouts, weight_decays, losses, input_noises: see `HeadConfig`.
-        seeds: how often each is trained, from other initial weights and in another order.
-        directions: of each layer, no more than these are seen by the heads, those of most variance;
-            None: all that the training images span.
-        members: so many heads of the chosen kind are trained again on fit and validation images
-            together and averaged; 0: the one head of least validation error is taken as it is.
+        seeds: how often each is trained, with other initial weights and another order of images.
+        directions: heads see each layer in so many directions at most, those of most variance; None:
+            in all that the training images span.
+        members: so many heads of the chosen configuration are trained on all training images and
+            averaged; 0: the head of least validation error is taken as it is.
         linear_shares: which shares of the linear path (ridge regression) are tried.
-        kernel_ridge: whether kernel ridge is among the baselines beside the heads; it takes as long as
-            all others together.
+        kernel_ridge: whether kernel ridge is one of the baselines; it takes as long as all others
+            together.
     """
 
     layers: tuple[str, ...] = ("all",)

@@ -1,6 +1,6 @@
-"""trials.parquet: every trial of a search, one row each, written as the search goes.
+"""trials.parquet: every trial of a search, one row each, written while the search runs.
 
-A search that was interrupted finds its trials there and does not train them again.
+An interrupted search finds its trials there and does not train them again.
 """
 
 from collections.abc import Iterable, Sequence
@@ -56,10 +56,10 @@ class TrialRecord:
         return len(self._rows)
 
     def find(self, fold: int, fingerprint: str, jobs: Iterable[Job]) -> dict[Job, Trial]:
-        """Of these jobs, those that the file held; they are trials of this run from now on.
+        """Trials of these jobs that the file held; from now on they belong to this run.
 
         Args:
-            fingerprint: of all else that decides how a job goes.
+            fingerprint: of all else that a job's result depends on.
         """
         wanted, found = set(jobs), {}
         for row in self._held:
@@ -75,21 +75,21 @@ class TrialRecord:
         """Write trials to the file, beside the others of this run."""
         for trial in trials:
             self._rows.append(self.row(fold, trial) | {"fingerprint": fingerprint})
-        # What the file held for folds to come stays until they have found it.
+        # Rows of later folds stay in the file until these folds look for them.
         self._write([row for row in self._held if row["fold"] > fold])
 
     def beside(self, path: Path, fold: int) -> "TrialRecord":
-        """A record of its own for one fold, which finds what this file and its own held of it."""
+        """A record for one fold with a file of its own; it also finds the fold's trials of this file."""
         record = TrialRecord(path, self._names)
         record._held = [row for row in record._held + self._held if row["fold"] == fold]
         return record
 
     def write(self) -> None:
-        """Write the trials of this run; needed where all of them were found."""
+        """Write the trials of this run, for a run that found all of them and added none."""
         self._write([])
 
     def take(self, path: Path) -> None:
-        """Add the trials in the file of a record that was `beside` this one."""
+        """Add the trials in the file of a record that `beside` made."""
         rows = _rows(path)
         self._rows += rows
         later = max((row["fold"] for row in rows), default=-1)
@@ -133,5 +133,5 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowInvalid):
-        return []  # no file of ours: it is written anew
+        return []  # not written by this class: it is replaced
     return table.to_pylist() if table.schema.equals(_SCHEMA) else []
