@@ -6,6 +6,7 @@ each key brings the words that a user is told instead.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Annotated, Any
 
 import msgspec
@@ -83,7 +84,13 @@ def read_keys(
     """
     for name in checked_table(content, keys, where, error):
         if name not in keys:
-            raise error(f"the key {name!r} is unknown", where=where, expected=_any_of(keys))
+            close = get_close_matches(str(name), keys, n=1)
+            raise error(
+                f"the key {_shown(name)} is unknown",
+                where=where,
+                expected=_any_of(keys),
+                fix=f"Write {close[0]}, if that is meant." if close else None,
+            )
     return {name: read_key(content, name, keys, where, error) for name in keys}
 
 
