@@ -1,11 +1,9 @@
 """Converts Flax modules (nnx and linen) through jax2onnx."""
 
-import importlib
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib.util import find_spec
 from typing import Any
 
 import flax
@@ -22,36 +20,13 @@ from nrp_converters.converted_model import (
     strip_metadata,
     write_metadata,
 )
-from nrp_converters.factory import make_model
 from nrp_converters.flax.layers import DTYPES, Plan, failure, find_layers, told, whole_pooling
 from nrp_converters.flax.models import Calls, FlaxModel, arrays_in, flax_model
-from nrp_converters.request import Request
+from nrp_converters.flax.packages import check_installed
 from nrp_converters.specs import quiet
-from nrp_onnx.activations.session import CLASH, wheels_clash
 from nrp_onnx.backbone.preprocessing import Preprocessing
 from nrp_onnx.backbone.preprocessing_nodes import check_fits
-from nrp_onnx.errors import ModelError, OptionError
-
-_PACKAGES = ("jax", "flax", "jax2onnx")
-
-
-def check_installed(where: object) -> None:
-    """Refuse to go on without the packages that flax models need.
-
-    Raises:
-        ModelError: if one is missing; names the extra.
-    """
-    missing = [name for name in _PACKAGES if find_spec(name) is None]
-    if missing:
-        raise ModelError(
-            "flax models need packages that are not installed",
-            where=where,
-            expected=", ".join(_PACKAGES),
-            found=f"no {', no '.join(missing)}",
-            fix="In an environment of its own: pip install 'nrp-onnx[jax]' (jax2onnx brings the plain "
-            "onnxruntime, which overwrites onnxruntime-gpu).",
-        )
-
+from nrp_onnx.errors import ModelError
 
 _INPUT, _OUTPUT, _BATCH = "input", "output", "batch"
 #: The last one that belongs to IR version 10, which is the latest that the toolkit writes.
@@ -282,39 +257,3 @@ def _check(proto: onnx.ModelProto, where: str) -> None:
             found=told(error),
             fix="Replace the operation by another, and tell the makers of jax2onnx.",
         ) from error
-
-
-def from_spec(name: str, request: Request) -> ConvertedModel:
-    """Convert the flax model that a function returns, with the weights that it comes with.
-
-    Raises:
-        OptionError, ModelError: if there is no such function, it returns no flax model, that cannot
-            be converted, or jax, flax or jax2onnx is missing.
-    """
-    where = f"jax:{name}"
-    check_installed(where)
-    if request.weights is not None or request.seed != 0:
-        raise OptionError(
-            "the weights are those that the factory gives",
-            where=where,
-            expected="neither --weights nor --seed",
-            fix="Set the weights, or the key that they are drawn from, in the factory.",
-        )
-    if wheels_clash():
-        request.notes.say(CLASH)
-    model = make_model(name, "jax")
-    if not any(kind.__module__.partition(".")[0] == "flax" for kind in type(model).__mro__):
-        raise ModelError(
-            "the factory returns no flax model",
-            where=where,
-            expected="an nnx.Module, or a linen module as module.bind(variables)",
-            found=type(model).__name__,
-        )
-    spec = request.preprocessing_or(None)
-    height, width = request.size_or_default()
-    example = np.zeros((1, height, width, 3), np.float32)
-    # Only now: it imports flax, jax and jax2onnx.
-    converted: ConvertedModel = importlib.import_module("nrp_converters.flax.modules").convert(
-        model, example, preprocessing=spec, source={"spec": where}
-    )
-    return converted
