@@ -213,7 +213,7 @@ def test_a_report_is_made_again_and_none_is_left_of_an_older_run(
 
 def test_what_is_no_run_is_an_error(tmp_path: Path) -> None:
     run = nrp_onnx("report", tmp_path, "-o", tmp_path / "report.html")
-    assert_user_error(run, tmp_path, "result.json", "nrp-onnx score")
+    assert_user_error(run, tmp_path, "result.json", "Score into this folder")
     assert not (tmp_path / "report.html").exists()
 
 
