@@ -1,5 +1,6 @@
 """What is installed: a wheel with everything in it, and a core that imports no framework."""
 
+import importlib
 import shutil
 import subprocess
 import sys
@@ -54,3 +55,35 @@ def test_core_modules_import_no_framework_that_they_convert_from() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_every_room_says_what_it_is_for_and_what_it_exports() -> None:
+    packages = [
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for path in sorted((ROOT / "nrp_onnx").rglob("__init__.py"))
+    ]
+    assert len(packages) > 10
+    for name in packages:
+        package = importlib.import_module(name)
+        assert (package.__doc__ or "").strip(), name
+        assert set(package.__all__) <= set(dir(package)), name
+        for exported in package.__all__:
+            assert getattr(package, exported) is not None, f"{name}.{exported}"
+
+
+def test_types_of_converters_are_seen(tmp_path: Path) -> None:
+    """From a file outside of the source tree too, as an editor of a user checks one."""
+    file = tmp_path / "uses.py"
+    file.write_text(
+        "from nrp_converters.convert import convert\nimport nrp_onnx\n"
+        "reveal_type(convert)\nreveal_type(nrp_onnx.convert)\nreveal_type(nrp_onnx.score)\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-m", "mypy", "--config-file", ROOT / "pyproject.toml", file],
+        capture_output=True, text=True, check=False, cwd=ROOT,
+    )  # fmt: skip
+    revealed = [line for line in run.stdout.splitlines() if "Revealed type" in line]
+    assert len(revealed) == 3, run.stdout + run.stderr
+    assert "-> nrp_converters.converted_model.ConvertedModel" in revealed[0]
+    assert "-> nrp_converters.converted_model.ConvertedModel" in revealed[1]
+    assert "-> nrp_onnx.api.Run" in revealed[2]

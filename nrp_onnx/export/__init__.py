@@ -1,1 +1,28 @@
 """What a score leaves to be used elsewhere: head, predictor and scorer as ONNX."""
+
+from typing import TYPE_CHECKING
+
+import lazy_loader
+
+if TYPE_CHECKING:
+    from nrp_onnx.export.exported_fold import check_exported_head, export_fold
+    from nrp_onnx.export.folded_head import FoldedHead, fold_head
+    from nrp_onnx.export.predict import Predictor, load_predictor
+
+__all__ = [
+    "FoldedHead",
+    "Predictor",
+    "check_exported_head",
+    "export_fold",
+    "fold_head",
+    "load_predictor",
+]
+
+__getattr__, __dir__, _ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "exported_fold": ["check_exported_head", "export_fold"],
+        "folded_head": ["FoldedHead", "fold_head"],
+        "predict": ["Predictor", "load_predictor"],
+    },
+)

@@ -40,7 +40,7 @@ from nrp_onnx.scoring.choices import (
     choose_visual_degrees,
 )
 from nrp_onnx.scoring.folds import Fits, fit_folds, notes_on_layers, spans_of
-from nrp_onnx.scoring.metrics.brainscore import brainscore, choose_splits
+from nrp_onnx.scoring.metrics.brainscore import brainscore_of_regions, choose_splits
 from nrp_onnx.scoring.options import ScoreOptions
 from nrp_onnx.scoring.regions import Measured, measure_regions, notes_on_seeds, write_sites
 from nrp_onnx.scoring.result import (
@@ -174,7 +174,7 @@ def run_score(inputs: Inputs, out: str | Path | None) -> FinishedRun:
         # Measuring and export keep one core busy; Brain-Score's metric takes the other.
         with one_blas_thread(), ThreadPoolExecutor(1) as beside:
             of_brainscore = beside.submit(
-                brainscore, fitted.differing, extracted.recordings, splits
+                brainscore_of_regions, fitted.differing, extracted.recordings, splits
             )
             measured = measure(inputs, extracted, fitted, folder)
             difference = export(inputs, plan, extracted, fitted, measured, folder)

@@ -18,7 +18,7 @@ from nrp_onnx.backbone.reductions import Reduction
 from nrp_onnx.notes import Notes
 from nrp_onnx.predictor.image_products import LayerSpan, read_span
 from nrp_onnx.recordings import Recordings, import_arrays
-from nrp_onnx.scoring.metrics.brainscore import brainscore, choose_splits
+from nrp_onnx.scoring.metrics.brainscore import brainscore_of_regions, choose_splits
 from tests.recordings.test_noise import recordings_of
 from tests.recordings.test_reliability import by_pandas
 
@@ -74,7 +74,7 @@ def test_every_number_is_that_of_scikit_learn(case, label) -> None:
     if label is None:
         recordings = replace(recordings, stimulus_labels={})
     notes = Notes()
-    found = brainscore(spans(layers), recordings, choose_splits(recordings, notes))
+    found = brainscore_of_regions(spans(layers), recordings, choose_splits(recordings, notes))
     assert bool(notes.said) == (label is None)
     kind = ShuffleSplit if label is None else StratifiedShuffleSplit
     splitter = kind(10, train_size=0.9, random_state=1)
@@ -100,7 +100,9 @@ def test_the_label_is_that_of_the_recordings(case) -> None:
     layers, recordings = case
     labels = {**recordings.stimulus_labels, "texture_type": ("x", "y") * 45}
     recordings = replace(recordings, stimulus_labels=labels, stratify_on="texture_type")
-    numbers = brainscore(spans(layers), recordings, choose_splits(recordings, Notes()))["IT"]
+    numbers = brainscore_of_regions(spans(layers), recordings, choose_splits(recordings, Notes()))[
+        "IT"
+    ]
     assert numbers.stratified_on == "texture_type"
     splits = StratifiedShuffleSplit(10, train_size=0.9, random_state=1).split(
         np.zeros(90), labels["texture_type"]
@@ -112,9 +114,11 @@ def test_the_label_is_that_of_the_recordings(case) -> None:
 
 def test_the_scale_of_activations_and_rates_changes_nothing(case) -> None:
     layers, recordings = case
-    before = brainscore(spans(layers), recordings, choose_splits(recordings, Notes()))["V4"]
+    before = brainscore_of_regions(spans(layers), recordings, choose_splits(recordings, Notes()))[
+        "V4"
+    ]
     scaled = replace(recordings, responses=recordings.responses * np.float32(1e-4))
-    after = brainscore(
+    after = brainscore_of_regions(
         spans([layer * np.float32(1e6) for layer in layers]), scaled, choose_splits(scaled, Notes())
     )["V4"]
     assert after.score == pytest.approx(before.score, abs=1e-3)
@@ -130,13 +134,13 @@ def test_what_cannot_be_computed_is_none_with_a_reason(case) -> None:
         presentation_stimulus=recordings.presentation_stimulus[once],
         repetition=recordings.repetition[once],
     )
-    numbers = brainscore(spans(layers), single, choose_splits(single, Notes()))["V4"]
+    numbers = brainscore_of_regions(spans(layers), single, choose_splits(single, Notes()))["V4"]
     assert (numbers.score, numbers.ceiling) == (None, None)
     assert numbers.reason is not None
     assert "two repetitions" in numbers.reason
     assert numbers.r is not None
     assert numbers.r > 0.4
-    numbers = brainscore([], recordings, choose_splits(recordings, Notes()))["V4"]
+    numbers = brainscore_of_regions([], recordings, choose_splits(recordings, Notes()))["V4"]
     assert (numbers.score, numbers.r, numbers.error) == (None, None, None)
     assert numbers.reason is not None
     assert "never vary" in numbers.reason
@@ -165,7 +169,7 @@ def test_real_recordings_and_activations(shared: Path, tmp_path: Path) -> None:
         backbone, spec, features, recordings, tmp_path, "cpu", Notes()
     ).paths
     layers = [StoredLayer(path, recordings.stimulus_ids) for path in paths]
-    found = brainscore(
+    found = brainscore_of_regions(
         [read_span(layer) for layer in layers], recordings, choose_splits(recordings, Notes(), 3)
     )
     x = np.hstack([layer.read(np.arange(640)) for layer in layers]).astype(float)

@@ -33,7 +33,7 @@ class Splits:
     stratified_on: str | None
 
 
-def brainscore(
+def brainscore_of_regions(
     layers: Sequence[LayerSpan], recordings: Recordings, splits: Splits
 ) -> dict[str, BrainScore]:
     """Brain-Score's neural score of each region.
