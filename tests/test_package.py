@@ -7,10 +7,13 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 FRAMEWORKS = ("tensorflow", "keras", "jax", "flax", "torchvision", "timm", "transformers")
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_every_module(tmp_path: Path) -> None:
     # Of a copy: a folder build/ of an earlier build would go in as well.
     source = tmp_path / "source"
@@ -42,6 +45,7 @@ def test_the_wheel_holds_every_module(tmp_path: Path) -> None:
     assert "nrp-onnx = nrp_onnx.cli.app:main" in zipfile.ZipFile(wheel).read(metadata).decode()
 
 
+@pytest.mark.slow
 def test_core_modules_import_no_framework_that_they_convert_from() -> None:
     modules = [
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
