@@ -72,7 +72,7 @@ def test_every_tutorial_is_run() -> None:
 def _messages() -> str:
     """All texts of the sources: literals joined as Python joins them, gaps of f-strings as {}."""
     texts = []
-    for path in [*(ROOT / "nrp_onnx").rglob("*.py"), *(ROOT / "converters").glob("*.py")]:
+    for path in [*(ROOT / "nrp_onnx").rglob("*.py"), *(ROOT / "converters").rglob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.JoinedStr):
                 parts = node.values

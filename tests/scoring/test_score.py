@@ -16,6 +16,7 @@ from rich.console import Console
 
 from nrp_onnx.recordings import load_recordings, site_reliability
 from nrp_onnx.report.terminal import score_table
+from nrp_onnx.scoring.result import Result
 from tests.command_line import assert_user_error, nrp_onnx
 
 
@@ -107,7 +108,7 @@ def test_the_ceilings_are_those_of_the_stored_sites(
 def test_the_table_shows_ceilings_and_brain_score(run_folder: Path) -> None:
     result = json.loads((run_folder / "result.json").read_text())
     console = Console(width=160, record=True, file=io.StringIO())
-    console.print(score_table(result))
+    console.print(score_table(Result.from_json(result)))
     lines = console.export_text().splitlines()
     region = result["regions"]["V4"]
     (limits,) = [line for line in lines if "noise floor, ceiling" in line]
