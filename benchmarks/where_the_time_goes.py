@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from nrp_onnx import ScoreOptions, score
+import nrp_onnx as nrp
 from nrp_onnx.backbone.model import load_backbone
 from nrp_onnx.notes import Notes
 from nrp_onnx.recordings import open_recordings
@@ -48,9 +48,16 @@ def main() -> None:
     given = parser.parse_args()
     recordings = open_recordings(given.recordings, Notes())
     bare = seconds_of_bare_network(given.model, recordings.n_stimuli)
-    options = ScoreOptions(preprocess=given.preprocess, search=given.search, device="cpu")
     with tempfile.TemporaryDirectory() as folder:
-        timings = score(given.model, recordings, Path(folder) / "run", options)["timings"]
+        run = nrp.score(
+            given.model,
+            recordings,
+            out=Path(folder) / "run",
+            preprocess=given.preprocess,
+            search=given.search,
+            device="cpu",
+        )
+        timings = run.result.timings
     extraction = timings["extraction_s"]
     print(
         f"\n{given.model.name}, {recordings.n_stimuli} images, {recordings.n_sites} sites, ", end=""
