@@ -22,6 +22,7 @@ from nrp_onnx.activations.layer_writer import (
 )
 from nrp_onnx.activations.session import BoundSession
 from nrp_onnx.api import extract_with
+from nrp_onnx.engine import LocalEngine
 from nrp_onnx.errors import ModelError, RecordingsError
 from tests.activations.conftest import options
 
@@ -279,6 +280,42 @@ def test_a_run_that_goes_on_computes_the_rest(
     for name in ("1.parquet", "3.parquet"):
         assert (tmp_path / name).read_bytes() == (activations / name).read_bytes()
     assert sorted(left.name for left in tmp_path.iterdir()) == [".lock", "1.parquet", "3.parquet"]
+
+
+class Tasks(LocalEngine):
+    """An engine whose tasks are those of a cluster, and run in this process."""
+
+    remote = True
+
+
+@pytest.mark.parametrize("engines", [(LocalEngine, Tasks), (Tasks, LocalEngine), (Tasks, Tasks)])
+def test_a_run_goes_on_with_another_engine(
+    model_path: Path,
+    images: Path,
+    activations: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    engines: tuple[type[LocalEngine], type[LocalEngine]],
+) -> None:
+    """70 images are two shards of a cluster: 64 and 6."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(batches, "MAXIMUM", 4)
+    monkeypatch.setattr("nrp_onnx.activations.extract.RANGE_SECONDS", 0)
+    first, second = engines
+    n_done = 24 if first is LocalEngine else 64
+    with monkeypatch.context() as patch:
+        patch.setattr("nrp_onnx.api.open_engine", lambda *_: first())
+        counted(patch, n_done + 2)
+        with pytest.raises(ModelError, match="enough"):
+            extract_with(model_path, images, tmp_path, options())
+    monkeypatch.setattr("nrp_onnx.api.open_engine", lambda *_: second())
+    sizes = counted(monkeypatch)
+    extract_with(model_path, images, tmp_path, options())
+    n_sessions = 2 if engines == (LocalEngine, Tasks) else 1  # each runs an image once more alone
+    assert sum(sizes) == 70 - n_done + n_sessions
+    for name in ("1.parquet", "3.parquet"):
+        assert (tmp_path / name).read_bytes() == (activations / name).read_bytes()
+    assert not (tmp_path / ".part").exists()
 
 
 def test_a_run_that_was_killed_while_it_joined_computes_nothing(
