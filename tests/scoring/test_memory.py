@@ -21,8 +21,8 @@ import json, sys
 from pathlib import Path
 import numpy as np
 from nrp_onnx.activations.layer_file import StoredLayer
-from nrp_onnx.predictor.basis import fit_basis
-from nrp_onnx.predictor.layer_span import read_span
+from nrp_onnx.predictor.directions import fit_basis
+from nrp_onnx.predictor.image_products import read_span
 
 def status(key):
     lines = Path("/proc/self/status").read_text().splitlines()
