@@ -13,6 +13,7 @@ from nrp_onnx.cli.options import (
     Engine,
     Layers,
     Model,
+    PredictorFile,
     Preprocess,
     RayAddress,
     Reduce,
@@ -141,7 +142,7 @@ def layers_command(model: Model, as_json: AsJson = False) -> None:
 
 
 def predict_command(
-    predictor: Annotated[Path, typer.Argument(help="The predictor.onnx of a run.")],
+    predictor: PredictorFile,
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="A Parquet file; else CSV on stdout.")

@@ -47,6 +47,7 @@ def imported(arguments: Iterable[object], cwd: Path) -> tuple[str, int, set[str]
         (["scor", "model.onnx"], 2, "error: No such command 'scor'"),
         (["score", "missing.onnx"], 2, "error: missing.onnx: no such model file"),
         (["extract", "missing.onnx", "-o", "x"], 2, "error: missing.onnx: no such model file"),
+        (["predict", "missing.onnx", "x.png"], 2, "error: missing.onnx: no such model file"),
         (["layers", "missing.onnx"], 2, "error: missing.onnx: no such model file"),
     ],
 )
