@@ -4,7 +4,7 @@ One eigendecomposition of the inner products of the training images serves all l
 of their arc-cosine kernel the kernel ridge.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -29,6 +29,8 @@ PLS_COMPONENTS = 25
 #: Images whose squared distances from their mean are all below this do not differ; the mean over
 #: training images is 1 for each layer.
 _ROUNDING = 1e-12
+#: Arrays of n x n in float64 that the fits of one pattern of missing responses need, for n images.
+_ARRAYS = 5
 
 Predictions = dict[str, np.ndarray]
 
@@ -117,24 +119,37 @@ def fit_baselines(
     found = {name: np.empty((len(new), y.shape[1])) for name in names}
     joined = join_layers(layers, train) if layers else None
     path = LinearPath.empty(joined, train, y.shape[1]) if joined else None
-    for rows, sites in response_patterns(~np.isnan(y)):
+    patterns = list(response_patterns(~np.isnan(y)))
+
+    def fit_pattern(pattern: tuple[np.ndarray, np.ndarray]) -> None:
+        rows, sites = pattern
         recorded = y[np.ix_(rows, sites)]
         predicted = dict.fromkeys(names, np.repeat(recorded.mean(0)[None], len(new), axis=0))
         if path:
-            path.at_mean[sites], path.rates[np.ix_(new, sites)] = (
-                recorded.mean(0),
-                predicted["mean"],
-            )
+            path.at_mean[sites] = recorded.mean(0)
+            path.rates[np.ix_(new, sites)] = predicted["mean"]
         around = joined.around(train[rows]) if joined else None
         if around and path and around.products.diagonal()[train[rows]].max() > _ROUNDING:
             fits = [partial(_fit_linear, around, recorded, train, rows, new, sites, path)]
             if kernel_ridge:
                 fits.append(partial(_fit_kernel, around, recorded, train[rows], new))
-            for fitted in map_on_cores(lambda fit: fit(), fits):
-                predicted |= fitted
+            # Cores share the fits of one pattern, or the patterns.
+            fitted = map_on_cores(_call, fits) if len(patterns) == 1 else map(_call, fits)
+            for rates_by_name in fitted:
+                predicted |= rates_by_name
         for name, rates in predicted.items():
             found[name][:, sites] = rates
+
+    if len(patterns) == 1:
+        fit_pattern(patterns[0])
+    else:
+        n_images = layers[0].n_images if layers else 0
+        map_on_cores(fit_pattern, patterns, _ARRAYS * 8 * n_images**2)
     return Baselines(found, path)
+
+
+def _call(fit: Callable[[], Predictions]) -> Predictions:
+    return fit()
 
 
 def _fit_linear(

@@ -95,10 +95,10 @@ def fit_linear_path(
     """
     joined = join_layers(layers, train)
     path = LinearPath.empty(joined, train, y.shape[1])
-    for rows, sites in response_patterns(~np.isnan(y)):
-        around = joined.around(train[rows])
-        with one_blas_thread():
+    with one_blas_thread():
+        for rows, sites in response_patterns(~np.isnan(y)):
+            around = joined.around(train[rows])
             spectrum = around.spectrum(train[rows])
             ridge = fit_ridge(spectrum, Responses.of(y[np.ix_(rows, sites)], spectrum))
-        path.set_sites(sites, rows, around, ridge, new)
+            path.set_sites(sites, rows, around, ridge, new)
     return path
