@@ -17,7 +17,7 @@ from nrp_converters.tensorflow.packages import keras
 from nrp_onnx.backbone.model import load_backbone
 from nrp_onnx.backbone.preprocessing import PRESETS
 from nrp_onnx.errors import NrpOnnxError
-from tests.command_line import assert_user_error, nrp_onnx
+from tests.command_line import assert_user_error, nrp_onnx, nrp_onnx_process
 from tests.converters import keras_models
 
 pytestmark = pytest.mark.tensorflow
@@ -36,7 +36,7 @@ PAPER = {
 
 def test_an_application_converts_from_the_command_line(tmp_path):
     path = tmp_path / "mobilenet.onnx"
-    run = nrp_onnx("convert", "keras:MobileNet", "--weights", "none", "--input-size", "32x48",
+    run = nrp_onnx_process("convert", "keras:MobileNet", "--weights", "none", "--input-size", "32x48",
                    "--seed", 7, "-o", path)  # fmt: skip
     assert run.returncode == 0, run.stderr
     assert run.stderr == ""  # neither TensorFlow nor tf2onnx chatters
