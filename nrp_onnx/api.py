@@ -22,17 +22,15 @@ from nrp_onnx.activations.remote import RemoteFile, folder_of
 from nrp_onnx.backbone.model import load_backbone
 from nrp_onnx.engine import open_engine
 from nrp_onnx.errors import ModelError
+from nrp_onnx.notebook import html_table
 from nrp_onnx.notes import Notes
-from nrp_onnx.predictor.search_file import read_search
 from nrp_onnx.progress import shown_progress
 from nrp_onnx.recordings import Recordings
 from nrp_onnx.recordings import open_recordings as open_named
-from nrp_onnx.report.page import write_report
-from nrp_onnx.report.sites import keep_shown_images
+from nrp_onnx.report.words import error_units, predictor_name
 from nrp_onnx.scoring.choices import choose_features, choose_preprocessing
 from nrp_onnx.scoring.comparison import Comparison, compare_runs
 from nrp_onnx.scoring.options import ExtractOptions, ScoreOptions
-from nrp_onnx.scoring.pipeline import Inputs, run_score
 from nrp_onnx.scoring.run import FinishedRun, open_finished_run
 from nrp_onnx.scoring.run_folder import REPORT_FILE, THUMBNAILS_FILE
 
@@ -56,6 +54,8 @@ class Run(FinishedRun):
         Returns:
             The path of the page.
         """
+        from nrp_onnx.report.page import write_report
+
         out = self.folder / REPORT_FILE if path is None else Path(path)
         write_report([self.folder], out)
         return out
@@ -63,39 +63,28 @@ class Run(FinishedRun):
     def _repr_html_(self) -> str:
         """The table that a notebook shows, with a link to the report where there is one."""
         low, high = self.ci95
-        recordings = self.result.recordings
-        title = f"{self.result.model.file} on {recordings.name}" + (
-            " (SIMULATED)" if recordings.simulated else ""
-        )
-        heads = ("region", "predictor", f"MAE ({self.units})", "95 %", "R²", "r")
+        name = self.result.recordings.name
+        simulated = " (SIMULATED)" if self.result.recordings.simulated else ""
         rows = [
             (
                 f"{region} ({found.n_sites} sites)" if place == 0 else "",
-                name,
+                predictor_name(key),
                 f"{score.mae:.3f}",
                 f"{score.mae_ci95[0]:.3f} to {score.mae_ci95[1]:.3f}",
                 "–" if score.r2 is None else f"{score.r2:.3f}",
                 "–" if score.pearson_r is None else f"{score.pearson_r:.3f}",
             )
             for region, found in self.regions.items()
-            for place, (name, score) in enumerate(found.predictors.items())
+            for place, (key, score) in enumerate(found.predictors.items())
         ]
-        cells = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
-            for row in rows
-        )
         report = self.folder / REPORT_FILE
-        link = (
-            f'<p><a href="{html.escape(report.resolve().as_uri())}">report.html</a></p>'
-            if report.is_file()
-            else ""
-        )
+        link = f'<p><a href="{html.escape(report.resolve().as_uri())}">report.html</a></p>'
         return (
-            f"<p><b>{html.escape(title)}</b>: NRP-error {self.nrp_error:.3f} "
-            f"[{low:.3f}, {high:.3f}] {html.escape(self.units)}</p>"
-            "<table><thead><tr>"
-            + "".join(f"<th>{html.escape(head)}</th>" for head in heads)
-            + f"</tr></thead><tbody>{cells}</tbody></table>{link}"
+            f"<p><b>{html.escape(self.result.model.file)} on {html.escape(name)}{simulated}</b>: "
+            f"NRP-error {self.nrp_error:.3f} [{low:.3f}, {high:.3f}], the mean absolute error in "
+            f"{html.escape(error_units(self))}</p>"
+            + html_table(("region", "predictor", "MAE", "95 %", "R²", "r"), rows)
+            + (link if report.is_file() else "")
         )
 
 
@@ -179,6 +168,11 @@ def score_with(
     options: ScoreOptions,
 ) -> Run:
     """`score` with its options as one object, as the command line and studies have them."""
+    # PyTorch takes seconds and 230 MiB, which an extraction does not need.
+    from nrp_onnx.predictor.search_file import read_search
+    from nrp_onnx.report.sites import keep_shown_images
+    from nrp_onnx.scoring.pipeline import Inputs, run_score
+
     notes = Notes()
     with _backbone_file(model, options.preprocess, notes) as path:
         # Before the recordings, which may take minutes to make or to fetch.

@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
-import torch
 from threadpoolctl import threadpool_limits
 
 _MOST, _MOST_BYTES = 4, 2**31
@@ -33,6 +32,8 @@ def same_threads(n_threads: int) -> Iterator[None]:
 
     Sums may be taken in another order with another number, so that the last bits differ.
     """
+    import torch  # takes seconds, which not all who import this module need
+
     before = torch.get_num_threads()
     torch.set_num_threads(n_threads)
     try:

@@ -1,6 +1,5 @@
 """What a converter makes: an ONNX backbone with its layers named and its origin written into it."""
 
-import html
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from nrp_onnx.backbone.layers import (
 from nrp_onnx.backbone.preprocessing import Preprocessing
 from nrp_onnx.backbone.weight_files import save_model
 from nrp_onnx.errors import OptionError
+from nrp_onnx.notebook import html_table
 
 #: Runs the source model on a batch in the backbone's own layout and dtype; each layer by its name.
 RunSource = Callable[[np.ndarray], dict[str, np.ndarray]]
@@ -68,12 +68,7 @@ class ConvertedModel:
             )
             for layer in self.layers
         ]
-        cells = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
-            for row in rows
-        )
-        head = "".join(f"<th>{name}</th>" for name in heads)
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{cells}</tbody></table>"
+        return html_table(heads, rows)
 
 
 def name_outputs(model: ir.Model, names: Sequence[str], taken: Sequence[str]) -> list[str]:
