@@ -48,6 +48,7 @@ def test_every_module_of_the_core_is_imported() -> None:
     for name in names:
         if not name.endswith("__main__"):
             importlib.import_module(name)
+    assert all(getattr(nrp_onnx, name) is not None for name in nrp_onnx.__all__)
 
 
 def test_the_help_of_commands_is_shown() -> None:
