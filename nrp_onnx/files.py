@@ -10,10 +10,37 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from nrp_onnx.errors import ModelError
+from nrp_onnx.errors import ModelError, OutputError
 
 #: How the names of files and folders end that are not whole; a killed process leaves them.
 UNFINISHED = ".part"
+#: Held by the process that works in a folder.
+LOCK = ".lock"
+
+
+@contextmanager
+def locked_folder(folder: Path, doing: str) -> Iterator[None]:
+    """Make a folder, and keep other processes out of it while the block runs.
+
+    Args:
+        doing: what is done in it, for the message of the second process.
+
+    Raises:
+        OutputError: if another process is in it.
+    """
+    from filelock import FileLock, Timeout  # takes a twentieth of a second
+
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        held = FileLock(folder / LOCK).acquire(blocking=False)
+    except Timeout:
+        raise OutputError(
+            f"another process is {doing} into this folder",
+            where=folder,
+            fix="Wait for it, or choose another folder with -o.",
+        ) from None
+    with held:
+        yield
 
 
 @contextmanager

@@ -4,15 +4,12 @@ What is there already is found by its fingerprint; the rest is computed here or 
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import filelock
 
 from nrp_onnx.activations.components import fitted
 from nrp_onnx.activations.compute import Computation, Request, duration
@@ -44,13 +41,12 @@ from nrp_onnx.backbone.model import Backbone
 from nrp_onnx.backbone.preprocessing import Preprocessing
 from nrp_onnx.backbone.reduction_nodes import SEED
 from nrp_onnx.engine import Engine, LocalEngine
-from nrp_onnx.errors import OutputError, RecordingsError
-from nrp_onnx.files import sha256_of_json
+from nrp_onnx.errors import RecordingsError
+from nrp_onnx.files import locked_folder, sha256_of_json
 from nrp_onnx.notes import Notes
 from nrp_onnx.progress import progress_bar
 from nrp_onnx.recordings.registry import cache_folder
 
-_LOCK = ".lock"
 #: Layers whose ranges are joined at the same time in this process.
 _JOINS = 2
 
@@ -130,7 +126,7 @@ def extract_activations(
     store = folder if isinstance(folder, RemoteFolder) else None
     local = _parts_of(store) if store else folder
     assert isinstance(local, Path)
-    with writing_to(folder), _only_one(local):
+    with writing_to(folder), locked_folder(local, "extracting"):
         if store:
             store.make()
             _fetch_components(features, store, local)
@@ -339,19 +335,3 @@ def _components(
     """Where the components of each ``pca:K`` are, here and in the store."""
     paths = [components_path(local, x) for x in features if x.reduction.kind == "pca"]
     return [(path, store / f"{path.parent.name}/{path.name}") for path in paths]
-
-
-@contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """Keep other processes out of the folder while the block runs."""
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        held = filelock.FileLock(folder / _LOCK).acquire(blocking=False)
-    except filelock.Timeout:
-        raise OutputError(
-            "another process is extracting into this folder",
-            where=folder,
-            fix="Wait for it, or choose another folder with -o.",
-        ) from None
-    with held:
-        yield

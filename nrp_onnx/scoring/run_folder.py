@@ -6,13 +6,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import filelock
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nrp_onnx.errors import OutputError
-from nrp_onnx.files import whole_file, write_json
+from nrp_onnx.files import LOCK, locked_folder, whole_file, write_json
 from nrp_onnx.recordings import Recordings
 from nrp_onnx.scoring.result import Result
 from nrp_onnx.scoring.splits import Fold
@@ -30,10 +29,6 @@ NEVER_HELD_OUT = -1
 REPORT_FILE, THUMBNAILS_FILE = "report.html", "report_images.parquet"
 
 
-#: Held while a run is computed in the folder.
-_LOCK = ".lock"
-
-
 @contextmanager
 def only_one_run(folder: Path) -> Iterator[None]:
     """Keep other processes from scoring into the folder while the block runs.
@@ -43,16 +38,7 @@ def only_one_run(folder: Path) -> Iterator[None]:
     """
     if folder.exists() and not folder.is_dir():
         raise OutputError("this is no folder", where=folder, fix="Choose another one with -o.")
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        held = filelock.FileLock(folder / _LOCK).acquire(blocking=False)
-    except filelock.Timeout:
-        raise OutputError(
-            "another process is scoring into this folder",
-            where=folder,
-            fix="Wait for it, or choose another folder with -o.",
-        ) from None
-    with held:
+    with locked_folder(folder, "scoring"):
         yield
 
 
@@ -84,7 +70,7 @@ def take_folder(folder: Path, settings: dict[str, Any], overwrite: bool) -> Resu
                 found=", ".join(f"{key} {_short(held.get(key))}" for key in differ),
                 fix="Choose another folder with -o, or pass --overwrite.",
             )
-    elif any(path.name != _LOCK for path in folder.iterdir()):
+    elif any(path.name != LOCK for path in folder.iterdir()):
         raise OutputError(
             "the folder holds something else than a run",
             where=folder,
