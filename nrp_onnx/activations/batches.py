@@ -21,14 +21,14 @@ Run = Callable[[np.ndarray], list[np.ndarray]]
 MAXIMUM = 256
 #: Twice the size must be this much faster to be kept.
 _FASTER = 1.1
-#: Batches of a size until it is judged; the first in each lane allocates memory and is not timed.
+#: Batches of a size until it is judged; the first in each worker allocates memory and is not timed.
 _TRIES = 4
 _OUT_OF_MEMORY = re.compile(r"out of memory|failed to allocate|bad_?alloc|alloc_failed", re.I)
 
 
 @dataclass(frozen=True, eq=False)
 class StartedBatch:
-    """A batch on its way; ``proves`` the bits of its size with an image more."""
+    """A batch that a worker runs; ``proves``: it carries the reference image, to check its bits."""
 
     images: Sequence[np.ndarray]
     proves: bool
@@ -36,40 +36,40 @@ class StartedBatch:
 
 
 class Batches:
-    """Runs batches, as many at a time as there are lanes, and settles on their size.
+    """Runs batches, as many at a time as there are workers, and finds the fastest size.
 
-    One thread starts batches and finishes them, in the same order. An image of the first batch is
-    run once more alone. If that gives the very same bits, the size is free: twice as many are tried
-    on the images that come next, as long as that pays, there is memory for it, and the image of the
-    first batch, run along, keeps its bits. Otherwise, as where kernels are chosen by the size, the
-    first size stays. So a run that was killed and went on computes the bits of one that was not,
-    whatever was measured.
+    One thread starts batches and finishes them, in the same order. The first image of the first batch
+    is the reference image: it is run once more, alone. If that gives other bits, the first size
+    stays, as the kernels of the model depend on the size. If it gives the same bits, twice the size is
+    tried on the next images. It is kept if it is faster, if there is memory for it, and if the
+    reference image, added to the batch, still has the same bits. So a run that was killed and
+    resumed computes the same bits, whatever speeds were measured.
 
     Args:
-        run: called from one thread a lane.
+        run: called from one thread a worker.
         reference: the first size.
         fixed: whether the model takes no other.
         where: the model, for messages.
 
     Attributes:
         size: how many images to start next.
-        images_a_second: of all lanes, by the fastest batch that was timed; 0 before that.
+        images_a_second: of all workers, by the fastest batch that was timed; 0 before that.
     """
 
     def __init__(
-        self, run: Run, reference: int, fixed: bool, where: object, notes: Notes, lanes: int = 1
+        self, run: Run, reference: int, fixed: bool, where: object, notes: Notes, workers: int = 1
     ) -> None:
-        self.size, self.lanes, self.images_a_second = reference, lanes, 0.0
+        self.size, self.workers, self.images_a_second = reference, workers, 0.0
         self._run_one_size, self._where, self._notes = run, where, notes
         self._settled = fixed
         self._rates: list[float] = []
         self._smaller: tuple[int, float] | None = None
         self._proven = 0
         self._refused = MAXIMUM + 1
-        self._witness: np.ndarray | None = None
-        self._witness_rows: list[np.ndarray] = []
+        self._reference_image: np.ndarray | None = None
+        self._reference_rows: list[np.ndarray] = []
         self._too_large: deque[int] = deque()
-        self._pool = ThreadPoolExecutor(lanes, thread_name_prefix="run")
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="run")
 
     def __enter__(self) -> "Batches":
         return self
@@ -82,7 +82,7 @@ class Batches:
         proves = not self._settled and len(images) == self.size > self._proven
         if proves:
             self._proven = self.size
-        along = [self._witness] if proves and self._witness is not None else []
+        along = [self._reference_image] if proves and self._reference_image is not None else []
         return StartedBatch(images, proves, self._pool.submit(self._clocked, [*images, *along]))
 
     def finish(self, batch: StartedBatch) -> list[np.ndarray]:
@@ -118,21 +118,21 @@ class Batches:
         return rows, time.perf_counter() - start
 
     def _keeps_bits(self, images: Sequence[np.ndarray], rows: list[np.ndarray]) -> bool:
-        if self._witness is None:
-            self._witness = images[0]
-            self._witness_rows = [output[:1].copy() for output in rows]
-            again = self._pool.submit(self._in_memory, self._witness[None]).result()
+        if self._reference_image is None:
+            self._reference_image = images[0]
+            self._reference_rows = [output[:1].copy() for output in rows]
+            again = self._pool.submit(self._in_memory, self._reference_image[None]).result()
         else:
             again = [output[len(images) :] for output in rows]
-        pairs = zip(again, self._witness_rows, strict=True)
+        pairs = zip(again, self._reference_rows, strict=True)
         return all(np.array_equal(a, b, equal_nan=True) for a, b in pairs)
 
     def _timed(self, rate: float) -> None:
         """Take note of a batch's images a second, and judge its size when there are enough."""
         self._rates.append(rate)
-        timed = self._rates[self.lanes :]
+        timed = self._rates[self.workers :]
         if timed:
-            self.images_a_second = max(self.images_a_second, self.lanes * timed[-1])
+            self.images_a_second = max(self.images_a_second, self.workers * timed[-1])
         if self._settled or len(timed) < _TRIES - 1:
             return
         # On a machine that does other work too, the slowest has to be faster than the fastest was.

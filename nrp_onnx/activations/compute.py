@@ -27,7 +27,7 @@ from nrp_onnx.notes import Notes
 #: The batch sizes to begin with. On the CPU, the activations of few images stay in its caches.
 _BATCH, _BATCH_ON_GPU = 4, 64
 #: Batches that run at a time on the CPU, one on each core: none waits for the slowest share of a core.
-_MOST_LANES = 16
+_MOST_WORKERS = 16
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Computation:
     def __init__(self, request: Request, features: Sequence[Feature]) -> None:
         backbone = request.backbone
         on_cpu = request.device == "cpu"
-        self._lanes = min(n_cores(), _MOST_LANES) if on_cpu else 1
+        self._workers = min(n_cores(), _MOST_WORKERS) if on_cpu else 1
         # Nothing refers to the graph once the session has its own copy: it may be large.
         session = open_session(
             to_checked_proto(
@@ -69,7 +69,7 @@ class Computation:
             request.notes,
             backbone.path,
             backbone.path.parent,
-            n_cores() // self._lanes,
+            n_cores() // self._workers,
         )
         self._names = [feature.layer.name for feature in features]
         self._run = BoundSession(session, IMAGES, self._names).run
@@ -105,17 +105,17 @@ class Computation:
         with ExitStack() as stack:
             ranges = stack.enter_context(RangeWriter(layers, start, self._batch, seconds))
             images = stack.enter_context(
-                DecodedImages(stimuli.stimulus_paths, skip_bad, 2 * self._lanes)
+                DecodedImages(stimuli.stimulus_paths, skip_bad, 2 * self._workers)
             )
             batches = stack.enter_context(
-                Batches(self._run, self._batch, fixed, where, notes, self._lanes)
+                Batches(self._run, self._batch, fixed, where, notes, self._workers)
             )
             writer = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="write"))
             written: Future[None] | None = None
             started: deque[tuple[list[int], StartedBatch]] = deque()
             while True:
-                # One batch waits for each lane, so that none waits for a slower one or this thread.
-                while len(started) < 2 * self._lanes and (taken := _taken(images, batches.size)):
+                # Twice as many batches as workers: no worker waits for this thread or for a slower one.
+                while len(started) < 2 * self._workers and (taken := _taken(images, batches.size)):
                     running = batches.start([image for _, image in taken])
                     started.append(([place for place, _ in taken], running))
                 if not started:

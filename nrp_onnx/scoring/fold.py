@@ -92,7 +92,7 @@ class FoldFit:
 
     Attributes:
         predictions: of each baseline, float64 (n_test, n_sites), in recorded units.
-        of_seeds: of the NRP head, by each seed.
+        predictions_by_seed: of the NRP head, by each seed.
         scale: (n_sites,), by which errors are divided to be in score units.
         n_directions: of each layer, in how many directions the training images differ.
         best: the chosen head, without its curves.
@@ -100,7 +100,7 @@ class FoldFit:
     """
 
     predictions: dict[str, np.ndarray]
-    of_seeds: list[np.ndarray]
+    predictions_by_seed: list[np.ndarray]
     scale: np.ndarray | float
     n_directions: list[int]
     best: dict[str, Any]
@@ -160,7 +160,7 @@ def fit_heads(
         torch.from_numpy(fold.validation),
         [torch.from_numpy(np.flatnonzero(region_of == name)) for name in plan.region_names],
     )
-    fitted, of_seeds = [], []
+    fitted, predictions_by_seed = [], []
     for repeat in range(plan.n_seeds):
         own_seed = plan.seed + _SEEDS_APART * repeat + number
         fitted.append(
@@ -169,11 +169,11 @@ def fit_heads(
                 *(advance, record, number),
             )
         )
-        of_seeds.append(prepared.restore(fitted[-1][0].rates(images.inputs, fold.test)))
+        predictions_by_seed.append(prepared.restore(fitted[-1][0].rates(images.inputs, fold.test)))
     predictor, chosen = fitted[0]
     return FoldFit(
         {name: prepared.restore(predicted) for name, predicted in baselines.predictions.items()},
-        of_seeds,
+        predictions_by_seed,
         scaling.scale if plan.normalise == "zscore" else 1.0,
         [basis.n_directions for basis in bases],
         {

@@ -135,7 +135,7 @@ class Fits:
 
     Attributes:
         predictions: for each predictor float64 (n_stimuli, n_sites), in recorded units.
-        of_seeds: the NRP head's predictions by each seed, those of the first one included.
+        predictions_by_seed: the NRP head's predictions by each seed, those of the first one included.
         scales: float64 (n_stimuli, n_sites): errors are divided by these to be in score units.
         first: the fold that is exported.
         n_trials: how many heads were trained.
@@ -144,7 +144,7 @@ class Fits:
     """
 
     predictions: dict[str, np.ndarray]
-    of_seeds: list[np.ndarray]
+    predictions_by_seed: list[np.ndarray]
     scales: np.ndarray
     first: FittedFold
     n_trials: int
@@ -236,7 +236,7 @@ def _fits(
 ) -> Fits:
     """The folds put together; one at a time is held."""
     predictions: dict[str, np.ndarray] = {}
-    of_seeds = [np.full(rates.shape, np.nan) for _ in range(n_seeds)]
+    predictions_by_seed = [np.full(rates.shape, np.nan) for _ in range(n_seeds)]
     scales = np.full(rates.shape, np.nan)
     best, first = [], None
     n_directions = dict.fromkeys(layer_names, 0)
@@ -245,15 +245,17 @@ def _fits(
         scales[test] = fit.scale
         for name, predicted in fit.predictions.items():
             predictions.setdefault(name, np.full(rates.shape, np.nan))[test] = predicted
-        for whole, predicted in zip(of_seeds, fit.of_seeds, strict=True):
+        for whole, predicted in zip(predictions_by_seed, fit.predictions_by_seed, strict=True):
             whole[test] = predicted
         for name, number in zip(layer_names, fit.n_directions, strict=True):
             n_directions[name] = max(n_directions[name], number)
         best.append(fit.best)
         first = first or fit.fitted
     assert first is not None
-    predictions["nrp"] = of_seeds[0]
-    return Fits(predictions, of_seeds, scales, first, record.n_trials, best, n_directions)
+    predictions["nrp"] = predictions_by_seed[0]
+    return Fits(
+        predictions, predictions_by_seed, scales, first, record.n_trials, best, n_directions
+    )
 
 
 def notes_on_layers(n_directions: Mapping[str, int]) -> list[str]:

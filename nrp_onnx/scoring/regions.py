@@ -80,7 +80,7 @@ def measure_regions(recordings: Recordings, fits: Fits, folds: list[Fold], seed:
                 ci95=percentile_interval(means["nrp"]),
                 by_seed=[
                     mean_absolute_error(((found[:, sites] - recorded) / scales)[held_out])
-                    for found in fits.of_seeds
+                    for found in fits.predictions_by_seed
                 ],
             ),
             noise_floor=floor,
