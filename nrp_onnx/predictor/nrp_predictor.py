@@ -93,7 +93,8 @@ def fit_predictor(
     best = next(trial for trial in trials if trial.config == config)
     # Without members the predictor is one head, as in the paper: that of the best seed.
     judged = [trial for trial in trials if trial.config == config] if space.members else [best]
-    heads = tuple(trial.head for trial in with_heads(judged, images, space.plan))
+    searched = space.jobs([config.layers], seed)
+    heads = tuple(trial.head for trial in with_heads(judged, images, space.plan, searched))
     share = np.zeros(images.targets.shape[1])
     if ridge and any(space.linear_shares):
         share = _shares(space.linear_shares, images, spans, heads, config)

@@ -11,7 +11,7 @@ from torch import Tensor
 from nrp_onnx.files import sha256_of_json
 from nrp_onnx.predictor.head import Job, TrainedHead, TrainingPlan, Trial
 from nrp_onnx.predictor.search_space import LayerSet, SearchSpace
-from nrp_onnx.predictor.training import train_heads
+from nrp_onnx.predictor.training import stacks_of, train_heads
 from nrp_onnx.predictor.trials import TrialRecord
 
 
@@ -91,9 +91,13 @@ def search_head(
 
 
 def with_heads(
-    trials: Sequence[Trial], images: SearchImages, plan: TrainingPlan
+    trials: Sequence[Trial], images: SearchImages, plan: TrainingPlan, searched: Sequence[Job]
 ) -> list[TrainedHead]:
-    """The trials with their heads; those without one are trained again to their best epoch."""
+    """The trials with their heads; those without one are trained again to their best epoch.
+
+    Args:
+        searched: the jobs that the trials were trained beside, in their order.
+    """
     heads = {place: trial for place, trial in enumerate(trials) if isinstance(trial, TrainedHead)}
     missing = [place for place in range(len(trials)) if place not in heads]
     # With a falling learning rate, the best epoch depends on the planned number of epochs.
@@ -103,9 +107,11 @@ def with_heads(
         jobs = [Job(trials[place].config, trials[place].seed) for place in places]
         # Where no epoch was the best (0), one epoch gives the initial head again.
         until = replace(plan, max_epochs=max(epochs, 1), patience=max(epochs, 1), halving=False)
-        for place, again in zip(places, images.train(jobs, until, lambda _: None), strict=True):
+        beside = stacks_of(searched, jobs)
+        trained = dict(zip(beside, images.train(beside, until, lambda _: None), strict=True))
+        for place, job in zip(places, jobs, strict=True):
             trial = trials[place]
-            heads[place] = replace(again, curve=trial.curve, losses=trial.losses)
+            heads[place] = replace(trained[job], curve=trial.curve, losses=trial.losses)
     return [heads[place] for place in range(len(trials))]
 
 

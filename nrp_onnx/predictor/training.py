@@ -176,6 +176,18 @@ def _stacks(jobs: Sequence[Job]) -> list[dict[int, Job]]:
     ]
 
 
+def stacks_of(jobs: Sequence[Job], wanted: Sequence[Job]) -> list[Job]:
+    """The jobs, in their order, of the stacks that have one of ``wanted``.
+
+    The last bits of a head depend on the heads of its stack. So a head that is trained again is trained
+    with the same ones.
+    """
+    places = sorted(
+        place for stack in _stacks(jobs) if set(stack.values()) & set(wanted) for place in stack
+    )
+    return [jobs[place] for place in places]
+
+
 def _rounds(plan: TrainingPlan, n_jobs: int) -> list[int]:
     """After which epochs heads are compared; the last is the end."""
     n_halvings = math.ceil(math.log2(n_jobs)) if plan.halving and n_jobs > 1 else 0

@@ -106,14 +106,19 @@ def test_a_search_that_was_killed_goes_on_where_it_was(
     assert len(whole[chosen[1]].curve) > whole[chosen[1]].epochs
     for trial, found in zip(
         [whole[n] for n in chosen],
-        with_heads([resumed[n] for n in chosen], images, SMALL.plan),
+        with_heads(
+            [resumed[n] for n in chosen],
+            images,
+            SMALL.plan,
+            SMALL.jobs({resumed[n].config.layers for n in chosen}, 1),
+        ),
         strict=True,
     ):
         assert isinstance(trial, TrainedHead)
-        assert found.validation_mae == pytest.approx(trial.validation_mae, abs=1e-6)
+        assert found.validation_mae == trial.validation_mae
         assert (found.epochs, found.curve) == (trial.epochs, trial.curve)
         for ours, theirs in zip(found.head.parameters(), trial.head.parameters(), strict=True):
-            torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+            assert torch.equal(ours, theirs), "a resumed search gives the same bits"
 
 
 @pytest.mark.parametrize("change", ["targets", "inputs", "split", "plan", "seed", "fold"])
@@ -266,5 +271,6 @@ def test_a_head_whose_error_is_never_a_number_is_last(images: SearchImages, tmp_
     assert trials[len(trials) // 2 :] == broken
     assert all(math.isinf(trial.validation_mae) and trial.epochs == 0 for trial in broken)
     resumed = search_head(space, images, 0, lambda n: None, _record(tmp_path))
-    (head,) = with_heads(resumed[-1:], images, space.plan)
+    jobs = space.jobs([resumed[-1].config.layers], 0)
+    (head,) = with_heads(resumed[-1:], images, space.plan, jobs)
     assert all(bool(value.isfinite().all()) for value in head.head.state_dict().values())
