@@ -148,7 +148,7 @@ def test_the_page_of_result_json_names_every_key(desk: Path) -> None:
     page = (ROOT / "docs" / "result.md").read_text(encoding="utf-8")
     documented = set(re.findall(r"`([a-z_0-9]+)`", page))
     page = page.split("# trials.parquet")[0]
-    rows = set(re.findall(r"^\| `([a-z_]+)", page, re.MULTILINE))
+    rows = set(re.findall(r"^\| `([a-z_0-9]+)", page, re.MULTILINE))
     assert rows == set(json.loads((out / "result.json").read_text()))
     for part in ("model", "recordings", "protocol", "search"):
         assert set(result[part]) <= documented, part
