@@ -40,23 +40,41 @@ def run_all(
     return batches, sizes, np.concatenate(rows)[:, 0], notes
 
 
-def slowly(seconds: Callable[[int], float]) -> Callable[[np.ndarray], list[np.ndarray]]:
-    def run(images: np.ndarray) -> list[np.ndarray]:
-        time.sleep(seconds(len(images)))
-        return means(images)
+class Clock:
+    """Time that only passes while a batch runs, so that a busy machine changes no test."""
 
-    return run
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def slowly(self, seconds: Callable[[int], float]) -> Callable[[np.ndarray], list[np.ndarray]]:
+        """Runs batches of n images in ``seconds(n)``."""
+
+        def run(images: np.ndarray) -> list[np.ndarray]:
+            self.now += seconds(len(images))
+            return means(images)
+
+        return run
 
 
-def test_larger_batches_that_pay_are_kept() -> None:
-    batches, sizes, rows, _ = run_all(slowly(lambda n: 0.05), 3000)
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("nrp_onnx.activations.batches.time", clock)
+    return clock
+
+
+def test_larger_batches_that_pay_are_kept(clock: Clock) -> None:
+    batches, sizes, rows, _ = run_all(clock.slowly(lambda n: 0.05), 3000)
     assert sizes[:5] == [16, 16, 16, 16, 32]
     assert batches.size == 256
     np.testing.assert_array_equal(rows, np.arange(3000) % 255 + 1)
 
 
-def test_larger_batches_that_do_not_pay_are_not() -> None:
-    batches, sizes, rows, notes = run_all(slowly(lambda n: n / 500), 400)
+def test_larger_batches_that_do_not_pay_are_not(clock: Clock) -> None:
+    batches, sizes, rows, notes = run_all(clock.slowly(lambda n: n / 500), 400)
     assert batches.size == 16
     assert max(sizes) == 32
     assert "batches of 16 images: 32 are not faster" in notes.said
@@ -80,7 +98,7 @@ def test_a_size_that_changes_bits_is_not_taken(from_size: int) -> None:
     np.testing.assert_array_equal(rows, expected)
 
 
-def test_lanes_run_at_a_time_and_keep_order_and_bits() -> None:
+def test_workers_run_at_a_time_and_keep_order_and_bits() -> None:
     """Batches of a size that changes bits are on their way when that is found out."""
     at_a_time, running, lock = [0], [0], threading.Lock()
 
@@ -95,7 +113,7 @@ def test_lanes_run_at_a_time_and_keep_order_and_bits() -> None:
         return [output * (1 + off) for output in means(images)]
 
     notes, rows, done, sizes = Notes(), [], 0, []
-    with Batches(run, 4, False, "model.onnx", notes, lanes=3) as batches:
+    with Batches(run, 4, False, "model.onnx", notes, workers=3) as batches:
         started: deque[StartedBatch] = deque()
         while done < 600 or started:
             while len(started) < 6 and done < 600:
@@ -173,16 +191,20 @@ def test_memory_is_that_of_the_machine_and_this_process() -> None:
     assert 0 < after.available < after.total
 
 
-def test_memory_is_unknown_where_there_is_no_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_unknown_where_there_is_no_proc(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Then larger batches are tried, and halved where memory ends."""
     monkeypatch.setattr("nrp_onnx.activations.space._PROC", Path("/nowhere"))
     assert memory() is None
-    assert run_all(slowly(lambda n: 0.05), 3000)[0].size == 256
+    assert run_all(clock.slowly(lambda n: 0.05), 3000)[0].size == 256
 
 
-def test_no_larger_batches_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_larger_batches_where_memory_is_short(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     short = Memory(total=2**30, available=2**20, used=2**20)
     monkeypatch.setattr("nrp_onnx.activations.batches.memory", lambda: short)
-    batches, _, _, notes = run_all(slowly(lambda n: 0.05), 200)
+    batches, _, _, notes = run_all(clock.slowly(lambda n: 0.05), 200)
     assert batches.size == 16
     assert any("not fit into memory" in note for note in notes.said)
