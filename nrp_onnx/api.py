@@ -21,7 +21,7 @@ from nrp_onnx.activations.layer_file import StoredLayer
 from nrp_onnx.activations.remote import RemoteFile, folder_of
 from nrp_onnx.backbone.model import load_backbone
 from nrp_onnx.engine import open_engine
-from nrp_onnx.errors import ModelError
+from nrp_onnx.errors import ModelError, words_of_python
 from nrp_onnx.notebook import html_table
 from nrp_onnx.notes import Notes
 from nrp_onnx.progress import shown_progress
@@ -88,6 +88,7 @@ class Run(FinishedRun):
         )
 
 
+@words_of_python()
 def score(
     model: Any,
     recordings: Recordings | str | Path | None = None,
@@ -276,6 +277,7 @@ class Activations(Mapping[str, ExtractedLayer]):
         }
 
 
+@words_of_python()
 def extract(
     model: Any,
     stimuli: Stimuli | str | Path,
@@ -370,6 +372,7 @@ def extract_with(
     return Activations(str(folder), done.provider, extracted, ids, list(done.skipped))
 
 
+@words_of_python()
 def open_run(folder: str | Path) -> Run:
     """Open the folder of a finished run.
 
@@ -384,6 +387,7 @@ def open_run(folder: str | Path) -> Run:
     return Run(finished.folder, finished.result)
 
 
+@words_of_python()
 def open_recordings(name_or_folder: str | Path | None = None) -> Recordings:
     """Open recordings.
 
@@ -397,6 +401,7 @@ def open_recordings(name_or_folder: str | Path | None = None) -> Recordings:
     return open_named(name_or_folder, Notes())
 
 
+@words_of_python()
 def compare(runs: Sequence[Run | str | Path], seed: int = 0) -> Comparison:
     """Compare runs on the same recordings, image by image and site by site.
 

@@ -1,5 +1,19 @@
 """The one exception family: every error that a user can cause and mend."""
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+#: Options of the command line, as ``--skip-bad-stimuli`` or ``-o``.
+_OPTION = re.compile(r"(?<![\w-])(?:--([a-z][a-z0-9-]*)|-o\b)")
+#: Arguments of Python that are not the option with underscores and ``=``.
+_ARGUMENTS = {
+    "overwrite": "overwrite=True",
+    "recordings": "recordings",
+    "region": "regions=",
+    "skip_bad_stimuli": "skip_bad_stimuli=True",
+}
+
 
 class NrpOnnxError(Exception):
     """An error with all that a user needs to mend it, in one line.
@@ -36,6 +50,28 @@ class NrpOnnxError(Exception):
         if fix is not None:
             text += f". {fix}"
         super().__init__(" ".join(text.split()))
+
+
+@contextmanager
+def words_of_python() -> Iterator[None]:
+    """Let errors of the block name arguments of Python where they name options: ``folds=``.
+
+    Example:
+        >>> with words_of_python():
+        ...     raise OptionError("this number of folds does not fit", where="--folds", found=1)
+        Traceback (most recent call last):
+        nrp_onnx.errors.OptionError: folds=: this number of folds does not fit; found 1
+    """
+    try:
+        yield
+    except NrpOnnxError as error:
+        error.args = (_OPTION.sub(_argument, str(error)),)
+        raise
+
+
+def _argument(option: re.Match[str]) -> str:
+    name = (option.group(1) or "out").replace("-", "_")
+    return _ARGUMENTS.get(name, f"{name}=")
 
 
 class ModelError(NrpOnnxError):

@@ -21,7 +21,8 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 from torch import nn
 
 import nrp_onnx as nrp
-from nrp_onnx import regressor
+from nrp_onnx import errors, regressor
+from tests.command_line import assert_user_error, nrp_onnx
 
 PUBLIC = [
     "Activations", "Comparison", "DeviceError", "EngineError", "ExtractOptions", "ModelError",
@@ -231,6 +232,21 @@ def test_errors_of_python_users(tmp_path: Path) -> None:
         nrp.load_predictor(tmp_path / "none.onnx")
 
 
+def test_errors_name_arguments_where_the_command_line_names_options(
+    model_path: Path, recordings_folder: Path, raw_data: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(nrp.OptionError, match=r"^folds=: this number of folds does not fit"):
+        nrp.score(model_path, recordings_folder, folds=1, out=tmp_path / "a")
+    with pytest.raises(nrp.OptionError, match=r"^layers=, .*has no such layer"):
+        nrp.extract(model_path, raw_data / "images", tmp_path / "b", layers=["conv9"])
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "diary.txt").write_text("mine")
+    with pytest.raises(nrp.OutputError, match=r"something else.*Choose another one with out="):
+        nrp.score(model_path, recordings_folder, out=tmp_path / "c", progress=False)
+    run = nrp_onnx("score", model_path, "--recordings", recordings_folder, "--folds", 1)
+    assert_user_error(run, "--folds: this number of folds does not fit")
+
+
 def test_images_that_are_none(run: nrp.Run) -> None:
     predictor = nrp.load_predictor(run.folder / "predictor.onnx")
     with pytest.raises(nrp.OptionError, match=r"expected uint8 .*found float64 \(1, 32, 32, 3\)"):
@@ -263,6 +279,7 @@ def test_the_estimator_fits_what_is_not_linear() -> None:
     assert left.max() < 0.35
 
 
-def test_the_examples_of_the_estimator_run() -> None:
-    found = doctest.testmod(regressor, raise_on_error=False)
-    assert (found.failed, found.attempted > 0) == (0, True)
+def test_the_examples_of_docstrings_run() -> None:
+    for module in (errors, regressor):
+        found = doctest.testmod(module)
+        assert (found.failed, found.attempted > 0) == (0, True)

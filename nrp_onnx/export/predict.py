@@ -12,7 +12,7 @@ from nrp_onnx.activations.images import DecodedImages, of_one_size
 from nrp_onnx.activations.session import open_session
 from nrp_onnx.backbone.feature_graph import IMAGES
 from nrp_onnx.backbone.model import read_onnx
-from nrp_onnx.errors import ModelError, OptionError
+from nrp_onnx.errors import ModelError, OptionError, words_of_python
 from nrp_onnx.files import whole_file
 from nrp_onnx.notes import Notes
 
@@ -104,6 +104,7 @@ class Predictor:
         return f"<Predictor {self.path.name}: {len(self.sites)} sites, rates in {self.units}>"
 
 
+@words_of_python()
 def load_predictor(path: str | Path, device: str = "auto") -> Predictor:
     """Open the predictor.onnx of a run; PyTorch is not needed.
 
