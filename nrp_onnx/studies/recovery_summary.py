@@ -2,7 +2,7 @@
 
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -120,10 +120,12 @@ def summary(populations: Sequence[Population], seed: int) -> dict[str, Any]:
                 name: float(np.mean([row["explainable_removed"][name] for row in rows]))
                 for name in RANKED
             },
-            "nrp_less_ridge": compare_errors(
-                nrp,
-                ridge,
-                bootstrap_means(np.abs(nrp), seed) - bootstrap_means(np.abs(ridge), seed),
+            "nrp_less_ridge": asdict(
+                compare_errors(
+                    nrp,
+                    ridge,
+                    bootstrap_means(np.abs(nrp), seed) - bootstrap_means(np.abs(ridge), seed),
+                )
             ),
         },
         "populations": rows,
