@@ -34,10 +34,19 @@ def only_one_run(folder: Path) -> Iterator[None]:
     """Keep other processes from scoring into the folder while the block runs.
 
     Raises:
-        OutputError: if one does, or the folder is a file.
+        OutputError: if one does, or the folder is a file or holds something else than a run.
     """
     if folder.exists() and not folder.is_dir():
         raise OutputError("this is no folder", where=folder, fix="Choose another one with -o.")
+    # Before the lock, which would be a file of ours among those of somebody else.
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if names - {LOCK} and RUN_FILE not in names:
+        raise OutputError(
+            "the folder holds something else than a run",
+            where=folder,
+            expected="a new or empty folder, or one of this command",
+            fix="Choose another one with -o.",
+        )
     with locked_folder(folder, "scoring"):
         yield
 
@@ -50,7 +59,7 @@ def take_folder(folder: Path, settings: dict[str, Any], overwrite: bool) -> Resu
         overwrite: take the place of another run; activations that still fit are kept.
 
     Raises:
-        OutputError: if the folder holds another run, or something else.
+        OutputError: if the folder holds another run, or a damaged result of this one.
     """
     run_path = folder / RUN_FILE
     if run_path.is_file():
@@ -60,7 +69,7 @@ def take_folder(folder: Path, settings: dict[str, Any], overwrite: bool) -> Resu
             held = {}
         if held == settings and not overwrite:
             if all((folder / name).is_file() for name in FINISHED):
-                return Result.from_json(json.loads((folder / RESULT_FILE).read_text("utf-8")))
+                return _finished_result(folder / RESULT_FILE)
         elif not overwrite:
             differ = [key for key in settings if held.get(key) != settings[key]]
             raise OutputError(
@@ -70,18 +79,24 @@ def take_folder(folder: Path, settings: dict[str, Any], overwrite: bool) -> Resu
                 found=", ".join(f"{key} {_short(held.get(key))}" for key in differ),
                 fix="Choose another folder with -o, or pass --overwrite.",
             )
-    elif any(path.name != LOCK for path in folder.iterdir()):
-        raise OutputError(
-            "the folder holds something else than a run",
-            where=folder,
-            expected="a new or empty folder, or one of this command",
-            fix="Choose another one with -o.",
-        )
     # Nothing may look finished until it is.
     for name in (*FINISHED, REPORT_FILE, THUMBNAILS_FILE):
         (folder / name).unlink(missing_ok=True)
     write_json(run_path, settings)
     return None
+
+
+def _finished_result(path: Path) -> Result:
+    try:
+        return Result.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise OutputError(
+            "the result of this very run is damaged",
+            where=path,
+            expected="what a score writes",
+            found=error,
+            fix="Compute it again with --overwrite.",
+        ) from None
 
 
 def _short(value: object) -> str:

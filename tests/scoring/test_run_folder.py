@@ -77,9 +77,22 @@ def test_a_second_process_is_kept_out(
     assert _score(model_path, recordings_folder, folder).returncode == 0
 
 
-def test_a_damaged_result_is_named_with_its_place(finished: Path, tmp_path: Path) -> None:
+def test_a_folder_of_somebody_else_stays_as_it_is(
+    model_path: Path, recordings_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "diary.txt").write_text("mine")
+    run = _score(model_path, recordings_folder, tmp_path)
+    assert_user_error(run, "something else than a run", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["diary.txt"]
+
+
+def test_a_damaged_result_is_named_with_its_place(
+    finished: Path, model_path: Path, recordings_folder: Path, tmp_path: Path
+) -> None:
     damaged = shutil.copytree(finished, tmp_path / "damaged")
     _edit(damaged / "result.json", nrp_error="much")
+    again = _score(model_path, recordings_folder, damaged)
+    assert_user_error(again, "result.json", "damaged", "$.nrp_error", "--overwrite")
     with pytest.raises(RunError, match=r"expected result.json.*found .*float.*\$\.nrp_error"):
         open_finished_run(damaged)
 
