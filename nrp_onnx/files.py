@@ -19,11 +19,11 @@ LOCK = ".lock"
 
 
 @contextmanager
-def locked_folder(folder: Path, doing: str) -> Iterator[None]:
+def locked_folder(folder: Path, if_held: str) -> Iterator[None]:
     """Make a folder, and keep other processes out of it while the block runs.
 
     Args:
-        doing: what is done in it, for the message of the second process.
+        if_held: what the second process is told.
 
     Raises:
         OutputError: if another process is in it.
@@ -35,7 +35,7 @@ def locked_folder(folder: Path, doing: str) -> Iterator[None]:
         held = FileLock(folder / LOCK).acquire(blocking=False)
     except Timeout:
         raise OutputError(
-            f"another process is {doing} into this folder",
+            if_held,
             where=folder,
             fix="Wait for it, or choose another folder with -o.",
         ) from None

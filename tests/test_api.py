@@ -87,6 +87,7 @@ class Stages(nn.Module):
         return found
 
 
+@pytest.mark.slow
 def test_the_lines_of_the_readme_run(
     recordings_folder: Path, raw_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,6 +110,7 @@ def test_the_lines_of_the_readme_run(
     assert nrp.open_run("runs/b").nrp_error == names["other"].nrp_error
 
 
+@pytest.mark.slow
 def test_what_comes_back_is_what_others_compute(
     run: nrp.Run, pooled: nn.Sequential, recordings_folder: Path, raw_data: Path, tmp_path: Path
 ) -> None:
@@ -254,6 +256,7 @@ def test_images_that_are_none(run: nrp.Run) -> None:
     assert predictor.predict([]).shape == (0, 6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("estimator", "check"),
     estimator_checks_generator(nrp.NrpRegressor(search="quick")),

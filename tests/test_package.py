@@ -75,6 +75,7 @@ def test_every_room_says_what_it_is_for_and_what_it_exports() -> None:
             assert getattr(package, exported) is not None, f"{name}.{exported}"
 
 
+@pytest.mark.slow
 def test_types_of_converters_are_seen(tmp_path: Path) -> None:
     """From a file outside of the source tree too, as an editor of a user checks one."""
     file = tmp_path / "uses.py"

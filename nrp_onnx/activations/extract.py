@@ -51,6 +51,9 @@ from nrp_onnx.recordings.registry import cache_folder
 _JOINS = 2
 
 
+_IN_USE = "another process is extracting into this folder"
+
+
 @dataclass(frozen=True)
 class Extraction:
     """What an extraction left behind.
@@ -126,7 +129,7 @@ def extract_activations(
     store = folder if isinstance(folder, RemoteFolder) else None
     local = _parts_of(store) if store else folder
     assert isinstance(local, Path)
-    with writing_to(folder), locked_folder(local, "extracting"):
+    with writing_to(folder), locked_folder(local, _IN_USE):
         if store:
             store.make()
             _fetch_components(features, store, local)

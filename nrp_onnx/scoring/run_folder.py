@@ -47,7 +47,7 @@ def only_one_run(folder: Path) -> Iterator[None]:
             expected="a new or empty folder, or one of this command",
             fix="Choose another one with -o.",
         )
-    with locked_folder(folder, "scoring"):
+    with locked_folder(folder, "another process is scoring into this folder"):
         yield
 
 

@@ -12,6 +12,9 @@ from nrp_onnx.scoring.comparison import compare_runs
 from nrp_onnx.scoring.run import open_finished_run
 from tests.command_line import Finished, assert_user_error, nrp_onnx
 
+# Each scores, some of them several times.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def finished(
