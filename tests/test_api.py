@@ -200,6 +200,7 @@ class Cells(HTMLParser):
         self._inside = False
 
 
+@pytest.mark.slow
 def test_a_notebook_shows_the_table_and_a_link(run: nrp.Run) -> None:
     page = Cells()
     page.feed(run._repr_html_())
@@ -249,6 +250,7 @@ def test_errors_name_arguments_where_the_command_line_names_options(
     assert_user_error(run, "--folds: this number of folds does not fit")
 
 
+@pytest.mark.slow
 def test_images_that_are_none(run: nrp.Run) -> None:
     predictor = nrp.load_predictor(run.folder / "predictor.onnx")
     with pytest.raises(nrp.OptionError, match=r"expected uint8 .*found float64 \(1, 32, 32, 3\)"):

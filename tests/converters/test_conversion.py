@@ -14,6 +14,9 @@ from nrp_onnx.errors import ModelError
 from tests.command_line import assert_user_error
 from tests.command_line import nrp_onnx as command
 
+#: Together they take over ten seconds of a core.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def pooled_network() -> nn.Module:

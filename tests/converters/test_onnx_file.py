@@ -19,6 +19,9 @@ from nrp_onnx.backbone.preprocessing import PRESETS, preprocessing_from_json
 from nrp_onnx.errors import ModelError, NrpOnnxError, OptionError
 from tests.command_line import assert_user_error, nrp_onnx
 
+#: Together they take over ten seconds of a core.
+pytestmark = pytest.mark.slow
+
 LIGHT = Path(onnx.__file__).parent / "backend/test/data/light"
 
 

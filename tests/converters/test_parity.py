@@ -15,6 +15,9 @@ from nrp_converters.torch.modules import convert
 from nrp_onnx.backbone.preprocessing import PRESETS
 from nrp_onnx.errors import ModelError
 
+#: Together they take over ten seconds of a core.
+pytestmark = pytest.mark.slow
+
 
 def small_network(gain: float = 1.0) -> nn.Module:
     torch.manual_seed(0)

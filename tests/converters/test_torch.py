@@ -33,6 +33,9 @@ from tests.converters.models import (
     randomise_batch_norms,
 )
 
+#: Together they take over ten seconds of a core.
+pytestmark = pytest.mark.slow
+
 EXAMPLE = torch.zeros(1, 3, 16, 16)
 
 

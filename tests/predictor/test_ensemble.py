@@ -16,6 +16,9 @@ from nrp_onnx.predictor.linear_path import fit_linear_path
 from nrp_onnx.predictor.ridge import ALPHAS
 from tests.command_line import nrp_onnx
 
+#: Together they take over ten seconds of a core.
+pytestmark = pytest.mark.slow
+
 TRAIN, TEST = np.arange(80), np.arange(80, 100)
 
 

@@ -34,6 +34,9 @@ from nrp_onnx.statistics import PairedDifference
 from tests.browser import NAMES, Page, find_chromium, open_browser
 from tests.command_line import assert_user_error, nrp_onnx
 
+#: Together they take over ten seconds of a core.
+pytestmark = pytest.mark.slow
+
 #: Nothing in it to break a line at.
 LONG_NAME = "a" * 30 + "_model_whose_name_is_longer_than_a_telephone_is_wide"
 

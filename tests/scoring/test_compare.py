@@ -11,6 +11,9 @@ import pytest
 from nrp_onnx.statistics import bootstrap_means, compare_errors, explainable_removed
 from tests.command_line import assert_user_error, nrp_onnx
 
+#: Together they take over ten seconds of a core.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def runs(

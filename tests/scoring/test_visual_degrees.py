@@ -16,6 +16,9 @@ from torch import nn
 from tests.backbone.test_backbone import on_screen
 from tests.command_line import assert_user_error, nrp_onnx
 
+#: Together they take over ten seconds of a core.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def shown(recordings_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
