@@ -141,6 +141,7 @@ class Fits:
         n_trials: how many heads were trained.
         best: the chosen head of each fold, without its curves.
         n_directions: for each layer, in how many directions the images differ at most.
+        headline: the predictor whose error is the NRP-error.
     """
 
     predictions: dict[str, np.ndarray]
@@ -150,6 +151,7 @@ class Fits:
     n_trials: int
     best: list[dict[str, Any]]
     n_directions: dict[str, int]
+    headline: str = "nrp"
 
 
 def spans_of(layers: Sequence[StoredLayer], engine: Engine, folder: Path) -> list[LayerSpan]:

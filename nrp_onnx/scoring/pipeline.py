@@ -362,6 +362,7 @@ def write(
         fingerprint=sha256_of_json(plan.settings),
         nrp_error=float(np.mean([region.nrp_error.value for region in regions.values()])),
         nrp_error_ci95=measured.ci95,
+        headline=fits.headline,
         units=_units(plan, recordings),
         regions=regions,
         model=ModelFacts(

@@ -169,6 +169,7 @@ class Result:
 
     Attributes:
         nrp_error: mean over regions of their NRP-errors.
+        headline: the predictor whose error is the NRP-error.
         nrp_error_ci95: its 95 % interval; None in a result of an older version.
         units: of every error: ``z``, or those of the recordings.
         timings: seconds of each step.
@@ -190,6 +191,7 @@ class Result:
     timings: dict[str, float]
     nrp_error_ci95: Interval | None = None
     algorithm_version: int = 0
+    headline: str = "nrp"
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""

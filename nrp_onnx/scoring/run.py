@@ -78,6 +78,11 @@ class FinishedRun:
         return self.result.units
 
     @property
+    def headline(self) -> str:
+        """The predictor whose error is the NRP-error."""
+        return self.result.headline
+
+    @property
     def regions(self) -> dict[str, RegionScore]:
         """The numbers of each region."""
         return self.result.regions
@@ -138,8 +143,8 @@ class FinishedRun:
 
     @cached_property
     def errors(self) -> np.ndarray:
-        """Absolute errors of the NRP head in `units`, float64 (n_images, n_sites)."""
-        return self.absolute_errors("nrp")
+        """Absolute errors of the `headline` predictor in `units`, float64 (n_images, n_sites)."""
+        return self.absolute_errors(self.headline)
 
     def errors_of(self, region: str) -> np.ndarray:
         """The errors at the sites of a region, float64 (n_images, n_sites of the region)."""
