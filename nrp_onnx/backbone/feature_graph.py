@@ -11,7 +11,7 @@ import onnxruntime as ort
 from onnx_ir.passes import common as passes
 from onnx_ir.tape import Tape
 
-from nrp_onnx.backbone.layers import Layer, guess_layout
+from nrp_onnx.backbone.layers import Grid, Layer, grid_of, guess_layout
 from nrp_onnx.backbone.model import Backbone
 from nrp_onnx.backbone.preprocessing import Preprocessing
 from nrp_onnx.backbone.preprocessing_nodes import append_preprocessing
@@ -36,6 +36,11 @@ class Feature:
     @property
     def shape(self) -> tuple[int, ...]:
         return self.reduction.shape(self.layer)
+
+    @property
+    def grid(self) -> Grid | None:
+        """Which of its features lie where in the image; None where the reduction keeps no places."""
+        return grid_of(self.shape, self.reduction.layout(self.layer))
 
     @property
     def n_features(self) -> int:

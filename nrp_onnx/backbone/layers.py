@@ -9,6 +9,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+import numpy as np
+
 from nrp_onnx.errors import ModelError
 
 LAYERS_KEY = "nrp_onnx.layers"
@@ -18,6 +20,75 @@ PARITY_KEY = "nrp_onnx.parity"
 
 #: Names of the axes after the batch axis: channels first, channels last, tokens, plain features.
 LAYOUTS = ("NCHW", "NHWC", "NTC", "NC")
+
+
+#: Tokens that may come before those of the patches: a class token, one for distillation, registers.
+_MOST_EXTRA_TOKENS = 8
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the features of a layer lie in the image: which axes are space.
+
+    Attributes:
+        height, width: cells of the grid that covers the image.
+        channels: numbers of a cell.
+        channels_first: whether an image is (channels, height, width), else (tokens, channels) or
+            (height, width, channels).
+        extra: tokens before those of the patches, such as a class token; they have no place.
+    """
+
+    height: int
+    width: int
+    channels: int
+    channels_first: bool
+    extra: int = 0
+
+    @property
+    def n_positions(self) -> int:
+        return self.height * self.width
+
+    def by_position(self, rows: np.ndarray) -> np.ndarray:
+        """Activations (n, D) as (n, P, channels), without the extra tokens: a view."""
+        if self.channels_first:
+            return rows.reshape(len(rows), self.channels, -1).swapaxes(1, 2)
+        return rows.reshape(len(rows), -1, self.channels)[:, self.extra :]
+
+    def position_of_features(self) -> np.ndarray:
+        """The position of each of the D features, int64 (D,); -1 where a feature has none."""
+        places = np.arange(-self.extra, self.n_positions).clip(-1)
+        if self.channels_first:
+            return np.tile(places, self.channels)
+        return np.repeat(places, self.channels)
+
+    def centres(self) -> np.ndarray:
+        """Centres of the cells, row by row: float64 (P, 2), x and y as shares of the image's size."""
+        y, x = ((np.arange(n) + 0.5) / n for n in (self.height, self.width))
+        return np.stack([np.tile(x, self.height), np.repeat(y, self.width)], axis=1)
+
+
+def grid_of(shape: Sequence[int] | None, layout: str | None) -> Grid | None:
+    """The grid of a layer of this shape (without the batch axis); None where it has no more than a cell.
+
+    Tokens are taken for a square grid of patches, row by row, after as few other tokens as leave a
+    square: 197 tokens are a class token and 14 x 14 patches.
+    """
+    if shape is None or len(shape) < 2:
+        return None
+    if layout == "NCHW" and len(shape) == 3:
+        grid = Grid(shape[1], shape[2], shape[0], True)
+    elif layout == "NHWC" and len(shape) == 3:
+        grid = Grid(shape[0], shape[1], shape[2], False)
+    elif layout == "NTC" and len(shape) == 2:
+        n_tokens, channels = shape
+        side = math.isqrt(n_tokens)
+        extra = n_tokens - side**2
+        if extra > _MOST_EXTRA_TOKENS:
+            return None
+        grid = Grid(side, side, channels, False, extra)
+    else:
+        return None
+    return grid if grid.n_positions > 1 else None
 
 
 @dataclass(frozen=True)
@@ -39,6 +110,11 @@ class Layer:
     layout: str | None
     op: str
     depth: int
+
+    @property
+    def grid(self) -> Grid | None:
+        """Which of its axes are space; None where none is."""
+        return grid_of(self.shape, self.layout)
 
     @property
     def n_features(self) -> int | None:

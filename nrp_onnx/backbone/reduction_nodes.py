@@ -93,7 +93,18 @@ def _average_pool(tape: Tape, value: ir.Value, layer: Layer, k: int) -> ir.Value
     """Adaptive average pooling to k x k, as in PyTorch; an axis of k or less is left alone."""
     if layer.layout == "NHWC":
         value = tape.op("Transpose", [value], {"perm": [0, 3, 1, 2]})
-    _, height, width = channels_first(layer)
+    grid = layer.grid
+    if layer.layout == "NTC":
+        assert grid is not None, "reduction_for refuses tokens without a grid"
+        if grid.extra:
+            cut = [_numbers(tape, [n]) for n in (grid.extra, np.iinfo(np.int64).max, 1)]
+            value = tape.op("Slice", [value, *cut])
+        value = tape.op("Transpose", [value], {"perm": [0, 2, 1]})
+        shape = [0, grid.channels, grid.height, grid.width]
+        value = tape.op("Reshape", [value, _numbers(tape, shape)])
+        height, width = grid.height, grid.width
+    else:
+        _, height, width = channels_first(layer)
     even = [_even_windows(size, k) for size in (height, width)]
     if None not in even:
         kernel, strides = zip(*even, strict=True)

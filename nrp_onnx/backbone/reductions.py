@@ -83,7 +83,7 @@ class Reduction:
     """What becomes of a layer before it leaves the session.
 
     Attributes:
-        kind: ``none``; ``avgpool`` to a k x k map; ``mean`` over positions or tokens; ``cls``, the
+        kind: ``none``; ``avgpool`` to a k x k map, of tokens that of the patches; ``mean`` over positions or tokens; ``cls``, the
             first token, which is the class token of the networks that have one; ``sketch``, a seeded
             balanced count sketch to k numbers; ``pca``, the first k principal components.
         k: the number behind the colon, 0 where there is none.
@@ -107,11 +107,13 @@ class Reduction:
         channels, *positions = channels_first(layer)
         if self.kind in ("mean", "cls"):
             return (channels,)
+        if layer.layout == "NTC" and layer.grid is not None:
+            positions = [layer.grid.height, layer.grid.width]
         return (channels, *(min(self.k, size) for size in positions))
 
     def layout(self, layer: Layer) -> str | None:
         """The layout of what the reduction returns."""
-        if self.kind == "avgpool" and layer.layout == "NHWC":
+        if self.kind == "avgpool" and layer.layout in ("NHWC", "NTC"):
             return "NCHW"
         return layer.layout if self.kind in ("none", "avgpool") else "NC"
 
@@ -202,12 +204,15 @@ def reduction_for(layer: Layer, reduction: Reduction, *, asked: bool) -> Reducti
     """The reduction as it fits a layer: what would not make it smaller leaves it as it is.
 
     Raises:
-        OptionError: if the user asked to pool tokens to a map, or for the class token of a map.
+        OptionError: if the user asked to pool tokens that are no map, or for the class token of a map.
     """
-    if layer.layout == "NTC" and reduction.kind == "avgpool":
+    if layer.layout == "NTC" and reduction.kind == "avgpool" and layer.grid is None:
         if asked:
             raise _no_fit(
-                layer, "tokens, not a map", "none, mean, cls, sketch:D or pca:K", reduction
+                layer,
+                "tokens that are no square of patches",
+                "none, mean, cls, sketch:D or pca:K",
+                reduction,
             )
         return Reduction("mean")
     if reduction.kind == "cls" and layer.layout in ("NCHW", "NHWC"):

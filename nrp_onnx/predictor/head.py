@@ -49,6 +49,9 @@ class HeadConfig:
         loss: ``mse``, ``mae`` or ``huber`` (quadratic up to an error of 1).
         input_noise: standard deviation of the Gaussian noise that is added to each coordinate in
             training; the root mean square of a layer's coordinates is 1.
+        mask: of a spatial head, ``gaussian`` or ``free``, see `nrp_onnx.predictor.readouts.spatial`; it
+            has no NRP-L2, and ``l2`` is 0. None: a head as in the paper.
+        components: masks of each site of a spatial head.
     """
 
     layers: tuple[int, ...]
@@ -59,6 +62,8 @@ class HeadConfig:
     weight_decay: float = 0.0
     loss: str = "mse"
     input_noise: float = 0.0
+    mask: str | None = None
+    components: int = 1
 
 
 @dataclass(frozen=True)
@@ -123,4 +128,4 @@ class Trial:
 class TrainedHead(Trial):
     """A trial with its head, at the best epoch; as it began where no error was a number."""
 
-    head: NrpHead
+    head: nn.Module

@@ -54,10 +54,14 @@ class Ridge:
     Attributes:
         weights: of the products with the training images, float64 (n_train, n_sites).
         mean: of the responses, float64 (n_sites,).
+        held_out: of each training image the rates of the fit to all others, float64 (n_train, n_sites).
+        errors: mean square error of these, float64 (n_sites,).
     """
 
     weights: np.ndarray
     mean: np.ndarray
+    held_out: np.ndarray
+    errors: np.ndarray
 
     def predict(self, products: np.ndarray) -> np.ndarray:
         """Rates, float64 (n_new, n_sites).
@@ -72,38 +76,21 @@ class Ridge:
 
 def fit_ridge(spectrum: Spectrum, responses: Responses) -> Ridge:
     """Fit ridge regression, each site with the alpha of its least leave-one-out error."""
-    alphas = choose_alphas(spectrum, responses)
+    left_out = _LeaveOneOut(spectrum, responses)
+    alphas, errors = left_out.choose_alphas()
     # X^T U S^-1 are the directions, so that X^T (U turned) are the weights of the features.
     turned = responses.turned / (spectrum.squares[:, None] + alphas)
-    return Ridge(spectrum.left @ turned, responses.mean)
+    residuals = np.empty(responses.moved.shape)
+    for alpha in np.unique(alphas):
+        sites = np.flatnonzero(alphas == alpha)
+        residuals[:, sites] = left_out.residuals(alpha, sites)
+    held_out = responses.moved + responses.mean - residuals
+    return Ridge(spectrum.left @ turned, responses.mean, held_out, errors)
 
 
-def choose_alphas(spectrum: Spectrum, responses: Responses) -> np.ndarray:
-    """For each site the alpha of least leave-one-out error, float64 (n_sites,).
-
-    Generalised cross-validation (Golub, Heath & Wahba 1979) replaces each leverage by their mean, which
-    is fast. The search starts at its choice; each site then moves along `ALPHAS` to smaller errors, until
-    both neighbours have a larger leave-one-out error.
-    """
-    n, n_sites = responses.moved.shape
-    held_out = _LeaveOneOut(spectrum, responses)
-    grid = ALPHAS * spectrum.squares.sum() / n
-    errors, sites = np.full((len(grid), n_sites), np.inf), np.arange(n_sites)
-    known = np.zeros(errors.shape, bool)
-    best = held_out.generalised(grid).argmin(axis=0)
-    while True:
-        wanted = np.zeros(errors.shape, bool)
-        for step in (-1, 0, 1):
-            wanted[np.clip(best + step, 0, len(grid) - 1), sites] = True
-        wanted &= ~known
-        if not wanted.any():
-            chosen: np.ndarray = grid[best]
-            return chosen
-        for place in np.flatnonzero(wanted.any(axis=1)):
-            some = np.flatnonzero(wanted[place])
-            errors[place, some] = held_out.errors(grid[place], some)
-        known |= wanted
-        best = errors.argmin(axis=0)
+def choose_alphas(spectrum: Spectrum, responses: Responses) -> tuple[np.ndarray, np.ndarray]:
+    """For each site the alpha of least leave-one-out error, and this error: float64 (n_sites,) each."""
+    return _LeaveOneOut(spectrum, responses).choose_alphas()
 
 
 class _LeaveOneOut:
@@ -128,11 +115,41 @@ class _LeaveOneOut:
             self._outside = responses.moved.astype(np.float32) - inside
             self._room = 1 - 1 / n - np.einsum("ij,ij->i", spectrum.left, spectrum.left)
 
-    def errors(self, alpha: float, sites: np.ndarray) -> np.ndarray:
-        """Errors of some sites, float64 (len(sites),); ``alpha`` is in units of ``spectrum.squares``."""
+    def choose_alphas(self) -> tuple[np.ndarray, np.ndarray]:
+        """For each site the alpha of least error, and this error: float64 (n_sites,) each.
+
+        Generalised cross-validation (Golub, Heath & Wahba 1979) replaces each leverage by their mean,
+        which is fast. The search starts at its choice; each site then moves along `ALPHAS` to smaller
+        errors, until both neighbours have a larger leave-one-out error.
+        """
+        n, n_sites = self._outside.shape
+        grid = ALPHAS * self._squares.sum() / n
+        errors, sites = np.full((len(grid), n_sites), np.inf), np.arange(n_sites)
+        known = np.zeros(errors.shape, bool)
+        best = self.generalised(grid).argmin(axis=0)
+        while True:
+            wanted = np.zeros(errors.shape, bool)
+            for step in (-1, 0, 1):
+                wanted[np.clip(best + step, 0, len(grid) - 1), sites] = True
+            wanted &= ~known
+            if not wanted.any():
+                return grid[best], errors[best, sites]
+            for place in np.flatnonzero(wanted.any(axis=1)):
+                some = np.flatnonzero(wanted[place])
+                errors[place, some] = self.errors(grid[place], some)
+            known |= wanted
+            best = errors.argmin(axis=0)
+
+    def residuals(self, alpha: float, sites: np.ndarray) -> np.ndarray:
+        """Responses less held-out rates, float32 (n, len(sites)); ``alpha`` as ``spectrum.squares``."""
         rest = (alpha / (self._squares + alpha)).astype(np.float32)
         residuals = self._outside[:, sites] + self._left @ (rest[:, None] * self._turned[:, sites])
-        residuals /= (self._room + self._leverage @ rest)[:, None]
+        left_out: np.ndarray = residuals / (self._room + self._leverage @ rest)[:, None]
+        return left_out
+
+    def errors(self, alpha: float, sites: np.ndarray) -> np.ndarray:
+        """Mean square residuals of some sites, float64 (len(sites),)."""
+        residuals = self.residuals(alpha, sites)
         errors: np.ndarray = np.einsum("ij,ij->j", residuals, residuals, dtype=np.float64)
         return errors / len(residuals)
 

@@ -14,11 +14,13 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nrp_onnx.predictor.head import Job, TrainedHead, TrainingPlan
-from nrp_onnx.predictor.readouts.dense import DenseHeads, Dropout, HeadShape, RandomStreams
+from nrp_onnx.predictor.readouts.dense import DenseHeads, HeadShape
+from nrp_onnx.predictor.readouts.spatial import Grid, SpatialHeads, SpatialShape
+from nrp_onnx.predictor.readouts.stacked import Dropout, RandomStreams, StackedHeads
 
 #: From errors (heads, images, sites) to the loss of each.
 LOSSES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -41,12 +43,14 @@ class TrainingData:
     """Inputs and targets of the images that heads train on, and of those that judge them.
 
     Attributes:
-        fit_inputs: float32 (n_fit, features) for each candidate layer.
+        fit_inputs: float32 (n_fit, features) for each candidate layer; of spatial heads
+            (n_fit, P, channels).
         fit_targets: float32 (n_fit, n_sites), 0 where there is none.
         fit_known: float32 (n_fit, n_sites), 1 where there is a target, else 0.
         validation_inputs: as ``fit_inputs``; empty tensors where nothing validates.
         validation_targets: float32 (n_validation, n_sites), NaN = missing.
         regions: places of the sites of each region.
+        grids: height and width of each candidate layer, for spatial heads.
     """
 
     fit_inputs: list[Tensor]
@@ -55,6 +59,7 @@ class TrainingData:
     validation_inputs: list[Tensor]
     validation_targets: Tensor
     regions: Sequence[Tensor]
+    grids: Sequence[Grid] = ()
 
     @classmethod
     def of(
@@ -64,6 +69,7 @@ class TrainingData:
         fit: Tensor,
         validation: Tensor | None,
         regions: Sequence[Tensor],
+        grids: Sequence[Grid] = (),
     ) -> "TrainingData":
         """Take the two sets of images out of all; the arguments are those of `train_heads`."""
         if validation is None:
@@ -76,6 +82,7 @@ class TrainingData:
             [x[validation] for x in inputs],
             targets[validation],
             regions,
+            grids,
         )
 
     @property
@@ -129,15 +136,36 @@ def train_heads(
     Returns:
         A head for each job, in their order.
     """
-    plan = replace(plan, max_epochs=plan.epochs(len(fit)), max_steps=None)
     data = TrainingData.of(inputs, targets, fit, validation, regions)
+    return train_parts([(data, jobs)], plan, advance)
+
+
+def train_parts(
+    parts: Sequence[tuple[TrainingData, Sequence[Job]]],
+    plan: TrainingPlan,
+    advance: Callable[[int], None],
+) -> list[TrainedHead]:
+    """`train_heads` on several sets of images side by side; successive halving compares all heads.
+
+    Returns:
+        A head for each job of the first part, then of the second, and so on.
+    """
+    n_images = min(len(data.fit_targets) for data, _ in parts)
+    plan = replace(plan, max_epochs=plan.epochs(n_images), max_steps=None)
+    n_jobs = sum(len(jobs) for _, jobs in parts)
+    validates = all(data.validates for data, _ in parts)
     stop = threading.Event()
     ended: dict[int, TrainedHead] = {}
     with one_torch_thread() as threads:
-        stacks = [_Stack(data, part, plan, advance, stop) for part in _stacks(jobs)]
+        stacks, first = [], 0
+        for data, jobs in parts:
+            for stack in _stacks(jobs):
+                placed = {first + place: job for place, job in stack.items()}
+                stacks.append(_Stack(data, placed, plan, advance, stop))
+            first += len(jobs)
         pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
         try:
-            for epoch in _rounds(plan, len(jobs) if data.validates else 0):
+            for epoch in _rounds(plan, n_jobs if validates else 0):
                 for found in pool.map(lambda stack, until=epoch: stack.train(until), stacks):
                     ended |= found
                 if epoch < plan.max_epochs:
@@ -148,7 +176,7 @@ def train_heads(
         finally:
             stop.set()  # if this thread is interrupted, the others stop after their current epoch
             pool.shutdown(cancel_futures=True)
-    return [ended[place] for place in range(len(jobs))]
+    return [ended[place] for place in range(n_jobs)]
 
 
 @contextmanager
@@ -167,13 +195,21 @@ def _stacks(jobs: Sequence[Job]) -> list[dict[int, Job]]:
     alike: dict[tuple[object, ...], list[int]] = {}
     for place, job in enumerate(jobs):
         config = job.config
-        key = (config.layers, config.l1, config.l2, config.loss, config.input_noise)
+        key = (
+            *(config.layers, config.l1, config.l2, config.loss, config.input_noise),
+            *(config.mask, config.components),
+        )
         alike.setdefault(key, []).append(place)
     return [
         {int(place): jobs[place] for place in part}
         for places in alike.values()
-        for part in np.array_split(places, math.ceil(len(places) / _HEADS_A_STACK))
+        for part in np.array_split(places, math.ceil(len(places) / _heads_a_stack(jobs[places[0]])))
     ]
+
+
+def _heads_a_stack(job: Job) -> int:
+    """A spatial head keeps a core busy by itself."""
+    return 1 if job.config.mask else _HEADS_A_STACK
 
 
 def stacks_of(jobs: Sequence[Job], wanted: Sequence[Job]) -> list[Job]:
@@ -202,7 +238,7 @@ class _Member:
 
     place: int
     job: Job
-    best_state: dict[str, Tensor] = field(default_factory=dict)
+    best_head: nn.Module | None = None
     best: float = math.inf
     best_epoch: int = 0
     curve: list[float] = field(default_factory=list)
@@ -238,10 +274,8 @@ class _Stack:
         config = self._members[0].job.config
         self._layers, self._noise = config.layers, config.input_noise
         self._loss = LOSSES[config.loss]
-        n_inputs = tuple(data.fit_inputs[place].shape[1] for place in config.layers)
-        self._shape = HeadShape(n_inputs, config.l1, config.l2, data.fit_targets.shape[1])
         self._streams = {job.seed: RandomStreams(job.seed) for job in jobs.values()}
-        self._heads: DenseHeads | None = None
+        self._heads: StackedHeads | None = None
         self._epoch = 0
 
     def best(self) -> list[tuple[float, int]]:
@@ -251,25 +285,34 @@ class _Stack:
     def train(self, until: int) -> dict[int, TrainedHead]:
         """Train to the end of epoch ``until``; the heads that ended by then, by place."""
         if self._heads is None:  # made late: the parameters of all stacks may be many
-            self._heads = DenseHeads(
-                self._shape,
-                [member.job.seed for member in self._members],
-                [member.job.config.learning_rate for member in self._members],
-                [member.job.config.weight_decay for member in self._members],
-            )
+            self._heads = self._initial_heads()
             for row, member in enumerate(self._members):
-                member.best_state = self._heads.state(row)
+                member.best_head = self._heads.head(row)
         ended: dict[int, TrainedHead] = {}
         while self._members and self._epoch < until and not self._stop.is_set():
             ended |= self._train_epoch(self._heads)
         return ended
+
+    def _initial_heads(self) -> StackedHeads:
+        data, jobs = self._data, [member.job for member in self._members]
+        config, n_sites = jobs[0].config, data.fit_targets.shape[1]
+        n_inputs = tuple(data.fit_inputs[place].shape[-1] for place in config.layers)
+        rates = [job.config.learning_rate for job in jobs]
+        decays = [job.config.weight_decay for job in jobs]
+        seeds = [job.seed for job in jobs]
+        if config.mask is None:
+            shape = HeadShape(n_inputs, config.l1, config.l2, n_sites)
+            return DenseHeads(shape, seeds, rates, decays)
+        grids = tuple(data.grids[place] for place in config.layers)
+        spatial = SpatialShape(grids, n_inputs, config.l1, n_sites, config.mask, config.components)
+        return SpatialHeads(spatial, seeds, rates, decays)
 
     def end(self, places: Iterable[int]) -> dict[int, TrainedHead]:
         """End the heads at these places, as far as they are in this stack."""
         ending = set(places)
         return self._end([r for r, member in enumerate(self._members) if member.place in ending])
 
-    def _train_epoch(self, heads: DenseHeads) -> dict[int, TrainedHead]:
+    def _train_epoch(self, heads: StackedHeads) -> dict[int, TrainedHead]:
         self._epoch += 1
         last = self._epoch == self._plan.max_epochs
         losses = self._descend(heads)
@@ -282,7 +325,7 @@ class _Stack:
             if last if maes is None else maes[row] < member.best:
                 member.best = math.nan if maes is None else maes[row]
                 member.best_epoch = self._epoch
-                member.best_state = heads.state(row)
+                member.best_head = heads.head(row)
             idle = maes is not None and self._epoch - member.best_epoch >= self._plan.patience
             if last or idle:
                 ending.append(row)
@@ -293,6 +336,7 @@ class _Stack:
             return {}
         ended = {}
         for member in (self._members[row] for row in rows):
+            assert member.best_head is not None
             ended[member.place] = TrainedHead(
                 config=member.job.config,
                 seed=member.job.seed,
@@ -300,7 +344,7 @@ class _Stack:
                 epochs=member.best_epoch,
                 curve=tuple(member.curve),
                 losses=tuple(member.losses),
-                head=self._shape.head(member.best_state),
+                head=member.best_head,
             )
         kept = [row for row in range(len(self._members)) if row not in rows]
         self._members = [self._members[row] for row in kept]
@@ -309,7 +353,7 @@ class _Stack:
         self._advance(len(ended))
         return ended
 
-    def _descend(self, heads: DenseHeads) -> list[float]:
+    def _descend(self, heads: StackedHeads) -> list[float]:
         """One epoch; the mean loss of each head."""
         data, seeds = self._data, [member.job.seed for member in self._members]
         n_images, size = len(data.fit_targets), self._plan.batch_size
@@ -326,7 +370,7 @@ class _Stack:
                     drawn = {seed: stream.noise(*x.shape[1:]) for seed, stream in streams.items()}
                     x.add_(torch.stack([drawn[seed] for seed in seeds]), alpha=self._noise)
             known = _take(data.fit_known, images)
-            rates = heads.forward(inputs, self._dropout(images.shape[1], seeds, streams))
+            rates = heads.forward(inputs, self._dropout(heads, images.shape[1], seeds, streams))
             error = (rates - _take(data.fit_targets, images)) * known
             loss = self._loss(error).sum(dim=(1, 2))
             (loss / known.sum(dim=(1, 2)).clamp(min=1)).sum().backward()
@@ -336,12 +380,16 @@ class _Stack:
         return losses
 
     def _dropout(
-        self, n_images: int, seeds: Sequence[int], streams: Mapping[int, RandomStreams]
+        self,
+        heads: StackedHeads,
+        n_images: int,
+        seeds: Sequence[int],
+        streams: Mapping[int, RandomStreams],
     ) -> Dropout | None:
         rates = torch.tensor([member.job.config.dropout for member in self._members])[:, None, None]
         if not rates.any():
             return None
-        widths = self._shape.l1 * len(self._layers), self._shape.l2
+        widths = heads.dropout_widths
         drawn = {seed: stream.uniform(n_images, sum(widths)) for seed, stream in streams.items()}
         kept = torch.stack([drawn[seed] for seed in seeds]).ge(rates)
         return Dropout(*(kept / (1 - rates)).split(widths, dim=2))
@@ -353,7 +401,7 @@ class _Stack:
         return (1 + math.cos(math.pi * epochs / self._plan.max_epochs)) / 2
 
     @torch.no_grad()
-    def _validate(self, heads: DenseHeads) -> list[float]:
+    def _validate(self, heads: StackedHeads) -> list[float]:
         n_heads = len(self._members)
         blocks = zip(
             *(self._data.validation_inputs[place].split(_BLOCK) for place in self._layers),
@@ -365,5 +413,5 @@ class _Stack:
 
 
 def _take(of_images: Tensor, images: Tensor) -> Tensor:
-    """The rows of some images for each head: (C, batch, features); ``images`` is (C, batch)."""
-    return of_images.index_select(0, images.ravel()).view(*images.shape, -1)
+    """The rows of some images for each head: (C, batch, ...); ``images`` is (C, batch)."""
+    return of_images.index_select(0, images.ravel()).view(*images.shape, *of_images.shape[1:])

@@ -191,7 +191,7 @@ def test_rules(choice: str, expected: list[str]) -> None:
         ("sketch", r"no such reduction"),
         ("pca:0", r"no such reduction"),
         ("layer1*=mean,fx=none", r"no chosen layer fits the pattern.*fc.*found 'fx'"),
-        ("avgpool:2", r"tokens has tokens, not a map"),
+        ("avgpool:2", r"tokens has tokens that are no square of patches"),
         ("cls", r"layer1\.0 has a map, no tokens"),
     ],
 )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nrp_onnx.predictor.head import HeadConfig, Job, NrpHead, TrainedHead, TrainingPlan
-from nrp_onnx.predictor.readouts.dense import RandomStreams
+from nrp_onnx.predictor.readouts.stacked import RandomStreams
 from nrp_onnx.predictor.training import train_heads
 
 FIT, VALIDATION = torch.arange(220), torch.arange(220, 300)
