@@ -10,6 +10,7 @@ from functools import partial
 
 import numpy as np
 from ikpls.numpy import PLS
+from sklearn.model_selection import KFold
 
 from nrp_onnx.predictor.image_products import (
     JoinedSpan,
@@ -26,6 +27,8 @@ from nrp_onnx.threads import map_on_cores
 LINEAR_BASELINES = ("mean", "ols", "ridge", "pls")
 BASELINES = (*LINEAR_BASELINES, "kernel")
 PLS_COMPONENTS = 25
+#: Parts of the images that are left out in turn for held-out rates of PLS.
+_PARTS = 5
 #: Images whose squared distances from their mean are all below this do not differ; the mean over
 #: training images is 1 for each layer.
 _ROUNDING = 1e-12
@@ -90,10 +93,14 @@ class Baselines:
     Attributes:
         predictions: for each of `BASELINES`, or of `LINEAR_BASELINES` alone, float64
             (n_new, n_sites).
+        held_out: for each baseline its rates of the training images when these are left out, float64
+            (n_train, n_sites): one at a time, for PLS a fifth at a time; NaN where there is no response.
+            PLS is among them only if it was asked for.
         ridge: the ridge regression with its weights; None where the images differ in no layer.
     """
 
     predictions: Predictions
+    held_out: Predictions
     ridge: LinearPath | None
 
 
@@ -103,6 +110,7 @@ def fit_baselines(
     train: np.ndarray,
     new: np.ndarray,
     kernel_ridge: bool = True,
+    hold_out: bool = False,
 ) -> Baselines:
     """Fit every baseline on the training images and predict the new ones.
 
@@ -114,9 +122,11 @@ def fit_baselines(
         y: float64 (n_train, n_sites), NaN = missing.
         train, new: places of images.
         kernel_ridge: whether to fit kernel ridge, which takes as long as all others together.
+        hold_out: whether PLS is to give held-out rates too, which takes five more fits.
     """
     names = BASELINES if kernel_ridge else LINEAR_BASELINES
     found = {name: np.empty((len(new), y.shape[1])) for name in names}
+    held_out = {name: np.full(y.shape, np.nan) for name in names if hold_out or name != "pls"}
     joined = join_layers(layers, train) if layers else None
     path = LinearPath.empty(joined, train, y.shape[1]) if joined else None
     patterns = list(response_patterns(~np.isnan(y)))
@@ -124,31 +134,36 @@ def fit_baselines(
     def fit_pattern(pattern: tuple[np.ndarray, np.ndarray]) -> None:
         rows, sites = pattern
         recorded = y[np.ix_(rows, sites)]
+        n = len(recorded)
         predicted = dict.fromkeys(names, np.repeat(recorded.mean(0)[None], len(new), axis=0))
+        left_out = dict.fromkeys(names, (n * recorded.mean(0) - recorded) / max(n - 1, 1))
         if path:
             path.at_mean[sites] = recorded.mean(0)
             path.rates[np.ix_(new, sites)] = predicted["mean"]
         around = joined.around(train[rows]) if joined else None
         if around and path and around.products.diagonal()[train[rows]].max() > _ROUNDING:
-            fits = [partial(_fit_linear, around, recorded, train, rows, new, sites, path)]
+            fits = [partial(_fit_linear, around, recorded, train, rows, new, sites, path, hold_out)]
             if kernel_ridge:
                 fits.append(partial(_fit_kernel, around, recorded, train[rows], new))
             # Cores share the fits of one pattern, or the patterns.
             fitted = map_on_cores(_call, fits) if len(patterns) == 1 else map(_call, fits)
-            for rates_by_name in fitted:
+            for rates_by_name, left_out_by_name in fitted:
                 predicted |= rates_by_name
+                left_out |= left_out_by_name
         for name, rates in predicted.items():
             found[name][:, sites] = rates
+        for name, rates in held_out.items():
+            rates[np.ix_(rows, sites)] = left_out[name]
 
     if len(patterns) == 1:
         fit_pattern(patterns[0])
     else:
         n_images = layers[0].n_images if layers else 0
         map_on_cores(fit_pattern, patterns, _ARRAYS * 8 * n_images**2)
-    return Baselines(found, path)
+    return Baselines(found, held_out, path)
 
 
-def _call(fit: Callable[[], Predictions]) -> Predictions:
+def _call(fit: Callable[[], tuple[Predictions, Predictions]]) -> tuple[Predictions, Predictions]:
     return fit()
 
 
@@ -160,33 +175,53 @@ def _fit_linear(
     new: np.ndarray,
     sites: np.ndarray,
     path: LinearPath,
-) -> Predictions:
+    hold_out: bool,
+) -> tuple[Predictions, Predictions]:
     fitted = train[rows]
     spectrum = around.spectrum(fitted)
     responses = Responses.of(y, spectrum)
-    path.set_sites(sites, rows, around, fit_ridge(spectrum, responses), new)
+    ridge = fit_ridge(spectrum, responses)
+    path.set_sites(sites, rows, around, ridge, new)
     of_new = spectrum.coordinates_of(around.products[np.ix_(new, fitted)])
-    return {
+    predicted = {
         "ols": least_squares(spectrum, responses, of_new),
         "ridge": path.rates[np.ix_(new, sites)],
-        # PLS has few components of large variance, so float32 moves a rate by no more than 1e-5 to
-        # 1e-3 standard deviations.
-        "pls": responses.mean
-        + predict_pls(
-            spectrum.coordinates.astype(np.float32),
-            responses.moved.astype(np.float32),
-            of_new.astype(np.float32),
-        ),
+        "pls": _pls(spectrum.coordinates, responses, of_new),
     }
+    left_out = {"ols": leave_one_out_of_least_squares(spectrum, responses), "ridge": ridge.held_out}
+    if hold_out:
+        left_out["pls"] = _held_out_pls(spectrum.coordinates, y)
+    return predicted, left_out
+
+
+def _pls(x: np.ndarray, responses: Responses, new: np.ndarray) -> np.ndarray:
+    # PLS has few components of large variance, so float32 moves a rate by no more than 1e-5 to 1e-3
+    # standard deviations.
+    single = (a.astype(np.float32) for a in (x, responses.moved, new))
+    rates: np.ndarray = responses.mean + predict_pls(*single)
+    return rates
+
+
+def _held_out_pls(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Rates of each fifth of the images from a fit to the others, float64 (n, n_sites)."""
+    rates = np.empty(y.shape)
+    parts = KFold(min(_PARTS, len(y)), shuffle=True, random_state=0)
+    for fit, left_out in parts.split(x):
+        mean = x[fit].mean(axis=0)
+        rates_mean = y[fit].mean(axis=0)
+        moved = Responses(y[fit] - rates_mean, np.empty(0), rates_mean)
+        rates[left_out] = _pls(x[fit] - mean, moved, x[left_out] - mean)
+    return rates
 
 
 def _fit_kernel(
     around: JoinedSpan, y: np.ndarray, train: np.ndarray, new: np.ndarray
-) -> Predictions:
+) -> tuple[Predictions, Predictions]:
     kernel = centred(arc_cosine(around.products), train)
     spectrum = spectrum_of_products(kernel[np.ix_(train, train)])
     ridge = fit_ridge(spectrum, Responses.of(y, spectrum))
-    return {"kernel": ridge.predict(kernel[np.ix_(new, train)])}
+    predicted = ridge.predict(kernel[np.ix_(new, train)])
+    return {"kernel": predicted}, {"kernel": ridge.held_out}
 
 
 def least_squares(spectrum: Spectrum, responses: Responses, new: np.ndarray) -> np.ndarray:
@@ -201,3 +236,22 @@ def least_squares(spectrum: Spectrum, responses: Responses, new: np.ndarray) -> 
     weights = responses.turned / np.sqrt(spectrum.squares)[:, None]
     predicted: np.ndarray = new @ weights + responses.mean
     return predicted
+
+
+def leave_one_out_of_least_squares(spectrum: Spectrum, responses: Responses) -> np.ndarray:
+    """Of each training image the rates of least squares on all others, float64 (n, n_sites).
+
+    Least squares is the limit of ridge at an alpha of 0: with fewer directions than images the residual
+    is divided by one less its leverage; else it is (K^-1 y)_i / (K^-1)_ii with the pseudo-inverse of
+    the inner products.
+    """
+    n, rank = spectrum.left.shape
+    moved, left = responses.moved, spectrum.left
+    if rank < n - 1:
+        room = 1 - 1 / n - np.einsum("ij,ij->i", left, left)
+        residuals = (moved - left @ responses.turned) / np.maximum(room, _ROUNDING)[:, None]
+    else:
+        weights = left @ (responses.turned / spectrum.squares[:, None])
+        residuals = weights / np.einsum("ij,j->i", left**2, 1 / spectrum.squares)[:, None]
+    held_out: np.ndarray = moved - residuals + responses.mean
+    return held_out

@@ -45,6 +45,16 @@ class LinearPath:
             train,
         )
 
+    def first_sites(self, n_sites: int) -> "LinearPath":
+        """The path to the first sites alone."""
+        return LinearPath(
+            self.rates[:, :n_sites],
+            self.weights[:n_sites],
+            self.at_mean[:n_sites],
+            self.scales,
+            self.train,
+        )
+
     def set_sites(
         self,
         sites: np.ndarray,

@@ -1,20 +1,22 @@
-"""The fitted NRP predictor: averaged heads beside a linear path, from a search.
+"""The fitted NRP predictor: averaged heads, mixed with a linear path, calibrated a site.
 
-Heads of one shape whose rates are averaged are one NRP network: NRP-L1 and NRP-L2 as wide as all of
-theirs together, NRP-L2 without weights from one head to another.
+Heads of one shape whose rates are averaged are one NRP network, with units of all of them side by side
+and no weights from one head to another.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from nrp_onnx.predictor.head import HeadConfig, Job, NrpHead, Trial
-from nrp_onnx.predictor.image_products import LayerSpan
-from nrp_onnx.predictor.linear_path import LinearPath, fit_linear_path
-from nrp_onnx.predictor.search import SearchImages, search_head, with_heads
+from nrp_onnx.predictor.calibration import Line, Rates, SquareRoot, fit_lines
+from nrp_onnx.predictor.head import HeadConfig, Job, TrainedHead, Trial
+from nrp_onnx.predictor.linear_path import LinearPath
+from nrp_onnx.predictor.masked_ridge import MaskedPath
+from nrp_onnx.predictor.search import SearchImages, cross_fit, search_head, with_heads
 from nrp_onnx.predictor.search_space import SearchSpace
 from nrp_onnx.predictor.training import train_heads
 from nrp_onnx.predictor.trials import TrialRecord
@@ -22,72 +24,90 @@ from nrp_onnx.predictor.trials import TrialRecord
 
 @dataclass(frozen=True, eq=False)
 class NrpPredictor:
-    """Rates = (1 - share) * mean of the heads + share * linear path, at each site.
+    """Rates = weight * network + linear_weight * linear path + constant, at each site.
 
     Attributes:
         layers: places of the candidate layers that the heads see.
-        heads: of one shape.
+        heads: of one shape; the network is their mean.
+        root: where the heads predict scaled square roots of the recorded rates, how they are turned
+            back; None where they predict the targets.
         linear: None where no site has a share of it.
-        share: of the linear path, float64 (n_sites,), from 0 to 1.
+        weight, linear_weight, constant: float64 (n_sites,), in the targets' units.
     """
 
     layers: tuple[int, ...]
-    heads: tuple[NrpHead, ...]
-    linear: LinearPath | None
-    share: np.ndarray
+    heads: tuple[nn.Module, ...]
+    root: SquareRoot | None
+    linear: LinearPath | MaskedPath | None
+    weight: np.ndarray
+    linear_weight: np.ndarray
+    constant: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class FittedHeads:
+    """The heads of a fold.
+
+    Attributes:
+        layers: places of the candidate layers that they see.
+        heads: of one shape.
+        held_out: rates of training images from heads that were not trained on them, float64
+            (n_train, n_sites), in the units that the heads predict; NaN where there are none.
+        best: the best trial of what was chosen.
+    """
+
+    layers: tuple[int, ...]
+    heads: tuple[nn.Module, ...]
+    held_out: np.ndarray
+    best: Trial
 
     def rates(self, inputs: Sequence[Tensor], images: np.ndarray) -> np.ndarray:
-        """Rates in the targets' units, float64 (k, n_sites).
+        """Their mean rates, float64 (k, n_sites); see `mean_rates`."""
+        return mean_rates(self.heads, [inputs[place] for place in self.layers], images)
 
-        Args:
-            inputs: coordinates of all images in each candidate layer, float32 (n_images, r).
-            images: places of k images.
-        """
-        rates = mean_rates(self.heads, [inputs[place] for place in self.layers], images)
-        if self.linear is None:
-            return rates
-        mixed: np.ndarray = rates + self.share * (self.linear.rates[images] - rates)
-        return mixed
+
+#: Images whose rates are computed at a time.
+_BLOCK = 256
 
 
 def mean_rates(
-    heads: Sequence[NrpHead], inputs: Sequence[Tensor], images: np.ndarray
+    heads: Sequence[nn.Module], inputs: Sequence[Tensor], images: np.ndarray
 ) -> np.ndarray:
-    """Rates of heads on the same layers, averaged: float64 (k, n_sites)."""
-    chosen = [x[torch.from_numpy(images)] for x in inputs]
+    """Rates of heads on the same layers, averaged: float64 (k, n_sites).
+
+    Args:
+        inputs: of all images in each layer that the heads see.
+        images: places of k images.
+    """
+    rates = []
     with torch.no_grad():
-        rates: np.ndarray = torch.stack([head(chosen).double() for head in heads]).mean(0).numpy()
-    return rates
+        for block in torch.from_numpy(images).split(_BLOCK):
+            chosen = [x[block] for x in inputs]
+            rates.append(torch.stack([head(chosen).double() for head in heads]).mean(0))
+    found: np.ndarray = torch.cat(rates).numpy()
+    return found
 
 
-def fit_predictor(
+def fit_heads(
     space: SearchSpace,
     images: SearchImages,
-    spans: Sequence[LayerSpan],
-    ridge: LinearPath | None,
     seed: int,
     advance: Callable[[int], None],
     record: TrialRecord,
     fold: int,
-) -> tuple[NrpPredictor, Trial]:
-    """Search, and fit again what was chosen.
+) -> FittedHeads:
+    """Search, and fit what was chosen; test images are not used.
 
-    1. The configuration with the least validation error, averaged over its seeds, is chosen.
-    2. Each region takes that share of the linear path, out of ``space.linear_shares``, which gives the
-       least validation error. For this choice the path is fitted on the ``fit`` images alone.
-    3. ``space.members`` heads of the chosen configuration are trained on all training images, and their
-       rates are averaged; without members, the chosen head stays as it is.
-
-    Test images are not used.
+    The configuration with the least validation error, averaged over its seeds and parts, is chosen.
+    With ``space.parts``, its heads were each trained without one part of the training images, and all
+    of them are kept. Else ``space.members`` heads of it are trained on all training images; without
+    members, the head of the best seed stays as it is, as in the paper.
 
     Args:
-        spans: of the candidate layers in which the training images differ, for the linear path.
-        ridge: the linear path, fitted on all training images.
         advance: called with the number of heads that have ended, `n_heads` in total.
-
-    Returns:
-        The predictor, and the best trial of what was chosen.
     """
+    if images.parts:
+        return _cross_fitted(space, images, seed, advance, record, fold)
     trials = search_head(space, images, seed, advance, record, fold)
     config = _chosen(trials)
     best = next(trial for trial in trials if trial.config == config)
@@ -95,17 +115,19 @@ def fit_predictor(
     judged = [trial for trial in trials if trial.config == config] if space.members else [best]
     searched = space.jobs([config.layers], seed)
     heads = tuple(trial.head for trial in with_heads(judged, images, space.plan, searched))
-    share = np.zeros(images.targets.shape[1])
-    if ridge and any(space.linear_shares):
-        share = _shares(space.linear_shares, images, spans, heads, config)
+    train = np.sort(np.concatenate([images.fit.numpy(), images.validation.numpy()]))
+    held_out = np.full((len(train), images.targets.shape[1]), np.nan)
+    validation = images.validation.numpy()
+    inputs = [images.inputs[place] for place in config.layers]
+    held_out[np.searchsorted(train, validation)] = mean_rates(heads, inputs, validation)
     if space.members:
         heads = _refit(space, images, config, best, seed, advance)
-    return NrpPredictor(config.layers, heads, ridge if share.any() else None, share), best
+    return FittedHeads(config.layers, heads, held_out, best)
 
 
 def n_heads(space: SearchSpace, n_layers: int) -> int:
-    """How many heads `fit_predictor` trains, at most."""
-    return space.n_jobs(n_layers) + space.members
+    """How many heads `fit_heads` trains, at most."""
+    return space.n_jobs(n_layers) * max(space.parts, 1) + space.members
 
 
 def _chosen(trials: Sequence[Trial]) -> HeadConfig:
@@ -115,27 +137,89 @@ def _chosen(trials: Sequence[Trial]) -> HeadConfig:
     return min(errors, key=lambda config: float(np.mean(errors[config])))
 
 
-def _shares(
-    shares: Sequence[float],
+def _cross_fitted(
+    space: SearchSpace,
     images: SearchImages,
-    spans: Sequence[LayerSpan],
-    heads: Sequence[NrpHead],
-    config: HeadConfig,
-) -> np.ndarray:
-    fit, validation = images.fit.numpy(), images.validation.numpy()
-    targets = images.targets.double().numpy()
-    path = fit_linear_path(spans, targets[fit], fit, validation)
-    of_heads = mean_rates(heads, [images.inputs[place] for place in config.layers], validation)
-    of_path, recorded = path.rates[validation], targets[validation]
-    chosen = np.zeros(targets.shape[1])
-    for region in images.regions:
-        sites = region.numpy()
-        errors = [
-            np.nanmean(np.abs(of_heads + share * (of_path - of_heads) - recorded)[:, sites])
-            for share in shares
-        ]
-        chosen[sites] = shares[int(np.argmin(errors))]
-    return chosen
+    seed: int,
+    advance: Callable[[int], None],
+    record: TrialRecord,
+    fold: int,
+) -> FittedHeads:
+    found = cross_fit(space, images, seed, advance, record, fold)
+    config = _chosen([trial for trials in found for trial in trials])
+    chosen: list[list[TrainedHead]] = [
+        [trial for trial in trials if trial.config == config] for trials in found
+    ]
+    train = np.sort(np.concatenate([validation.numpy() for _, validation in images.parts]))
+    held_out = np.full((len(train), images.targets.shape[1]), np.nan)
+    inputs = [images.inputs[place] for place in config.layers]
+    for trials, (_, validation) in zip(chosen, images.parts, strict=True):
+        places = validation.numpy()
+        rates = mean_rates([trial.head for trial in trials], inputs, places)
+        held_out[np.searchsorted(train, places)] = rates
+    every = [trial for trials in chosen for trial in trials]
+    best = min(every, key=lambda trial: trial.validation_mae)
+    return FittedHeads(config.layers, tuple(trial.head for trial in every), held_out, best)
+
+
+@dataclass(frozen=True, eq=False)
+class Mixture:
+    """The network beside its linear path.
+
+    Attributes:
+        rates: of the mixture as it is, in the targets' units.
+        line: its calibration, from held-out rates.
+        share, linear_share: of the network and of the linear path, float64 (n_sites,); the rest is the
+            mean response.
+    """
+
+    rates: Rates
+    line: Line
+    share: np.ndarray
+    linear_share: np.ndarray
+
+    @classmethod
+    def of_network(cls, network: Rates, recorded: np.ndarray) -> "Mixture":
+        """The network alone."""
+        n_sites = recorded.shape[1]
+        line = fit_lines(network.held_out, recorded)
+        return cls(network, line, np.ones(n_sites), np.zeros(n_sites))
+
+
+def mix(
+    shares: Sequence[float],
+    network: Rates,
+    linear: Rates,
+    recorded: np.ndarray,
+    regions: Sequence[np.ndarray],
+) -> Mixture:
+    """Mix two predictors and the mean response, each region by the shares of least held-out error.
+
+    The mean response is among them, so that responses that no image explains are given their mean.
+
+    Args:
+        shares: of the linear path that are tried, and of the mean; the three add up to 1.
+        network, linear: rates in the targets' units, in which the mean response is 0.
+        recorded: targets of the training images, float64 (n_train, n_sites), NaN = missing.
+        regions: places of the sites of each region.
+    """
+    share, linear_share = np.zeros(recorded.shape[1]), np.zeros(recorded.shape[1])
+    candidates = [
+        (1 - of_linear - of_mean, of_linear)
+        for of_linear, of_mean in product(shares, shares)
+        if of_linear + of_mean <= 1 + 1e-9
+    ]
+    for sites in regions:
+        errors = []
+        for of_network, of_linear in candidates:
+            mixed = of_network * network.held_out[:, sites] + of_linear * linear.held_out[:, sites]
+            errors.append(np.nanmean(np.abs(mixed - recorded[:, sites])))
+        share[sites], linear_share[sites] = candidates[int(np.argmin(errors))]
+    mixed_rates = Rates(
+        share * network.predicted + linear_share * linear.predicted,
+        share * network.held_out + linear_share * linear.held_out,
+    )
+    return Mixture(mixed_rates, fit_lines(mixed_rates.held_out, recorded), share, linear_share)
 
 
 def _refit(
@@ -145,7 +229,7 @@ def _refit(
     best: Trial,
     seed: int,
     advance: Callable[[int], None],
-) -> tuple[NrpHead, ...]:
+) -> tuple[nn.Module, ...]:
     jobs = [Job(config, seed + place) for place in range(space.members)]
     # A schedule that ends at a rate of 0 needs all its epochs; else training stops at the best one.
     plan = (
@@ -163,5 +247,6 @@ def _refit(
         jobs,
         plan,
         advance,
+        images.grids,
     )
     return tuple(trained.head for trained in refitted)

@@ -10,20 +10,28 @@ from torch import Tensor
 
 from nrp_onnx.files import sha256_of_json
 from nrp_onnx.predictor.head import Job, TrainedHead, TrainingPlan, Trial
+from nrp_onnx.predictor.readouts.spatial import Grid
 from nrp_onnx.predictor.search_space import LayerSet, SearchSpace
-from nrp_onnx.predictor.training import stacks_of, train_heads
+from nrp_onnx.predictor.training import TrainingData, stacks_of, train_heads, train_parts
 from nrp_onnx.predictor.trials import TrialRecord
 
 
 @dataclass(frozen=True)
 class SearchImages:
-    """The images that the heads of a search are trained and chosen on; see `train_heads`."""
+    """The images that the heads of a search are trained and chosen on; see `train_heads`.
+
+    Attributes:
+        parts: of a search that is cross-fitted: places of the images of each part that heads train on,
+            and of those that they leave out.
+    """
 
     inputs: Sequence[Tensor]
     targets: Tensor
     fit: Tensor
     validation: Tensor
     regions: Sequence[Tensor]
+    grids: Sequence[Grid] = ()
+    parts: Sequence[tuple[Tensor, Tensor]] = ()
 
     def train(
         self, jobs: Sequence[Job], plan: TrainingPlan, advance: Callable[[int], None]
@@ -38,17 +46,20 @@ class SearchImages:
             jobs,
             plan,
             advance,
+            self.grids,
         )
 
     def fingerprint(self) -> str:
         """SHA-256 of these tensors and of the versions of the code that trains."""
         digest = hashlib.sha256()
-        for tensor in (*self.inputs, self.targets, self.fit, self.validation, *self.regions):
+        parts = [places for part in self.parts for places in part]
+        split = (self.fit, self.validation, *parts, *self.regions)
+        for tensor in (*self.inputs, self.targets, *split):
             array = np.ascontiguousarray(tensor.numpy())
             digest.update(f"{array.dtype}{array.shape}".encode())
             digest.update(array.data)
         versions = [f"{name} {version(name)}" for name in ("nrp-onnx", "torch")]
-        return sha256_of_json([digest.hexdigest(), *versions])
+        return sha256_of_json([digest.hexdigest(), list(self.grids), *versions])
 
 
 def search_head(
@@ -88,6 +99,38 @@ def search_head(
         n_left -= len(jobs)
     advance(n_left)  # greedy selection may stop before it has all layers
     return sorted(trials.values(), key=lambda trial: trial.validation_mae)
+
+
+def cross_fit(
+    space: SearchSpace,
+    images: SearchImages,
+    seed: int,
+    advance: Callable[[int], None],
+    record: TrialRecord | None = None,
+    fold: int = 0,
+) -> list[list[TrainedHead]]:
+    """Train every head of a search once for each part of the training images, on all others.
+
+    Args:
+        seed: of the first head; those of the parts count on.
+        record: gets the trials of this ``fold``. A head of an earlier run is trained again: its weights
+            are not kept.
+
+    Returns:
+        For each part its heads; they are judged on the part.
+    """
+    layer_sets = space.next_layer_sets(len(images.inputs), {})
+    jobs = [space.jobs(layer_sets, seed + n * space.seeds) for n in range(len(images.parts))]
+    data = [
+        TrainingData.of(images.inputs, images.targets, fit, left_out, images.regions, images.grids)
+        for fit, left_out in images.parts
+    ]
+    found = train_parts(list(zip(data, jobs, strict=True)), space.plan, advance)
+    if record is not None:
+        every = [job for of_part in jobs for job in of_part]
+        record.add(fold, _fingerprint(images.fingerprint(), space.plan, every), found)
+    heads = iter(found)
+    return [[next(heads) for _ in of_part] for of_part in jobs]
 
 
 def with_heads(

@@ -12,6 +12,7 @@ from msgspec import Meta
 from nrp_onnx.errors import OptionError
 from nrp_onnx.file_schema import Count, Key, checked_table, read_keys
 from nrp_onnx.predictor.head import TrainingPlan
+from nrp_onnx.predictor.readouts.spatial import MASKS
 from nrp_onnx.predictor.search_space import LAYER_SETS, PRESETS, SearchSpace
 from nrp_onnx.predictor.training import LOSSES
 
@@ -20,6 +21,7 @@ _SUFFIXES = (".yaml", ".yml", ".json")
 
 _FINITE = sys.float_info.max
 _Share = Annotated[float, Meta(ge=0, lt=1)]
+_Part = Annotated[float, Meta(ge=0, le=1)]
 _FromZero = Annotated[float, Meta(ge=0, le=_FINITE)]
 _OverZero = Annotated[float, Meta(gt=0, le=_FINITE)]
 
@@ -41,7 +43,12 @@ _LISTS = {
     "weight_decays": _several(_FromZero, "of numbers from 0"),
     "losses": _several(Literal[tuple(LOSSES)], f"out of {', '.join(LOSSES)}"),
     "input_noises": _several(_FromZero, "of numbers from 0"),
-    "linear_shares": _several(_Share, "of numbers from 0 to less than 1"),
+    "linear_shares": _several(_Part, "of numbers from 0 to 1"),
+    "masks": Key(
+        tuple[Literal[MASKS], ...],
+        f"a list out of {', '.join(MASKS)}",
+        is_right=lambda values: len(values) == len(set(values)),
+    ),
 }
 _PLAN = {
     "max_epochs": Key(Count, _COUNT),
@@ -65,6 +72,11 @@ _KEYS = {
         "directions": Key(Count | None, f"{_COUNT}, or null"),
         "members": Key(Annotated[int, Meta(ge=0)], "a whole number from 0"),
         "kernel_ridge": Key(bool, "true or false"),
+        "components": Key(Count, _COUNT),
+        "channels": Key(Count, _COUNT),
+        "parts": Key(Annotated[int, Meta(ge=0)], "a whole number from 0"),
+        "calibrate": Key(bool, "true or false"),
+        "masked": Key(bool, "true or false"),
         **_PLAN,
     }.items()
 }

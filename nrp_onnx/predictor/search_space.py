@@ -28,7 +28,18 @@ class SearchSpace:
             in all that the training images span.
         members: so many heads of the chosen configuration are trained on all training images and
             averaged; 0: the head of least validation error is taken as it is.
-        linear_shares: which shares of the linear path (ridge regression) are tried.
+        linear_shares: which shares of the linear path (ridge regression), and of the mean response,
+            are tried.
+        masks: of spatial heads, see `nrp_onnx.predictor.readouts.spatial.MASKS`; empty: dense heads, as
+            in the paper. Spatial heads have NRP-L1 of the first of each of ``sizes``, and no NRP-L2.
+        components: masks of each site of a spatial head.
+        channels: principal components of the channels of each layer that spatial heads see.
+        parts: so many parts of the training images are left out in turn (cross-fitting); 0: a fifth
+            is left out once, for validation.
+        calibrate: whether each predictor may also predict square roots of counts, and is calibrated a
+            site on held-out rates of training images; see `nrp_onnx.predictor.calibration`.
+        masked: whether masked ridge and masked kernel ridge are fitted; the linear path is then the
+            masked ridge.
         kernel_ridge: whether kernel ridge is one of the baselines; it takes as long as all others
             together.
     """
@@ -44,24 +55,51 @@ class SearchSpace:
     directions: int | None = None
     members: int = 0
     linear_shares: tuple[float, ...] = (0.0,)
+    masks: tuple[str, ...] = ()
+    components: int = 1
+    channels: int = 64
+    parts: int = 0
+    calibrate: bool = False
+    masked: bool = False
     kernel_ridge: bool = True
     plan: TrainingPlan = field(default_factory=TrainingPlan)
 
     def jobs(self, layer_sets: Iterable[LayerSet], seed: int) -> list[Job]:
         """Every head on these layers; their seeds count up from ``seed``."""
+        grid = product(
+            layer_sets,
+            self.sizes,
+            self.learning_rates,
+            self.dropouts,
+            self.weight_decays,
+            self.losses,
+            self.input_noises,
+            self.masks or (None,),
+            range(self.seeds),
+        )
         return [
-            Job(HeadConfig(layers, l1, l2, rate, dropout, decay, loss, noise), seed + place)
-            for layers, (l1, l2), rate, dropout, decay, loss, noise, place in product(
-                layer_sets,
-                self.sizes,
-                self.learning_rates,
-                self.dropouts,
-                self.weight_decays,
-                self.losses,
-                self.input_noises,
-                range(self.seeds),
+            Job(
+                HeadConfig(
+                    layers=layers,
+                    l1=l1,
+                    l2=l2 if mask is None else 0,
+                    learning_rate=rate,
+                    dropout=dropout,
+                    weight_decay=decay,
+                    loss=loss,
+                    input_noise=noise,
+                    mask=mask,
+                    components=1 if mask is None else self.components,
+                ),
+                seed + place,
             )
+            for layers, (l1, l2), rate, dropout, decay, loss, noise, mask, place in grid
         ]
+
+    @property
+    def mixes(self) -> bool:
+        """Whether the network may be mixed with a linear path."""
+        return any(self.linear_shares)
 
     def next_layer_sets(self, n_layers: int, errors: Mapping[LayerSet, float]) -> list[LayerSet]:
         """The layer sets to train next; none when the search is over.
@@ -104,26 +142,36 @@ class SearchSpace:
         return len(self.jobs(errors, 0))
 
 
+_TENTHS = tuple(place / 10 for place in range(11))
 #: ``paper`` is the kind of grid that the paper searches; ``quick`` is for a first look and for CI.
 PRESETS = {
     "paper": SearchSpace(layers=("all", "each"), sizes=((64, 128), (256, 256))),
     "quick": SearchSpace(
-        learning_rates=(4e-3, 2e-3),
-        directions=128,
+        sizes=((32, 1),),
+        learning_rates=(8e-3,),
+        dropouts=(0.3,),
+        weight_decays=(0.5,),
+        linear_shares=_TENTHS,
+        masks=("gaussian",),
+        channels=32,
         kernel_ridge=False,
-        plan=TrainingPlan(max_epochs=20, patience=20, batch_size=128, schedule="cosine"),
+        plan=TrainingPlan(
+            max_epochs=12, max_steps=200, patience=12, batch_size=64, schedule="cosine"
+        ),
     ),
     "default": SearchSpace(
-        sizes=((128, 256),),
-        learning_rates=(1e-3,),
-        dropouts=(0.1, 0.3),
-        weight_decays=(0.01,),
-        losses=("mae",),
-        seeds=4,
-        directions=256,
-        members=8,
-        linear_shares=(0.0, 0.25, 0.5, 0.75),
-        plan=TrainingPlan(max_epochs=40, max_steps=900, patience=40, schedule="cosine"),
+        sizes=((128, 1),),
+        learning_rates=(6e-3,),
+        dropouts=(0.5,),
+        weight_decays=(1.0,),
+        linear_shares=_TENTHS,
+        masks=("gaussian",),
+        components=2,
+        channels=64,
+        parts=5,
+        calibrate=True,
+        masked=True,
+        plan=TrainingPlan(max_epochs=30, max_steps=600, patience=30, schedule="cosine"),
     ),
     "thorough": SearchSpace(
         layers=("all", "greedy"),

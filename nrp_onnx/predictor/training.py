@@ -115,6 +115,7 @@ def train_heads(
     jobs: Sequence[Job],
     plan: TrainingPlan,
     advance: Callable[[int], None],
+    grids: Sequence[Grid] = (),
 ) -> list[TrainedHead]:
     """Train heads on the images ``fit``; each keeps the epoch with its least error on ``validation``.
 
@@ -132,11 +133,12 @@ def train_heads(
         regions: places of the sites of each region.
         jobs: what to train.
         advance: called with the number of heads that have ended; any thread may call it.
+        grids: height and width of each candidate layer, for spatial heads.
 
     Returns:
         A head for each job, in their order.
     """
-    data = TrainingData.of(inputs, targets, fit, validation, regions)
+    data = TrainingData.of(inputs, targets, fit, validation, regions, grids)
     return train_parts([(data, jobs)], plan, advance)
 
 

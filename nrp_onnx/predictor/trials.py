@@ -24,6 +24,8 @@ _SCHEMA = pa.schema(
         ("weight_decay", pa.float64()),
         ("loss", pa.string()),
         ("input_noise", pa.float64()),
+        ("mask", pa.string()),
+        ("components", pa.int32()),
         ("seed", pa.int64()),
         ("validation_mae", pa.float64()),
         ("epochs", pa.int32()),

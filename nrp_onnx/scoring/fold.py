@@ -1,25 +1,40 @@
 """Fits every predictor on one training fold and predicts its held-out images: first all but the heads."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from nrp_onnx.predictor.baselines import Baselines, fit_baselines
+from nrp_onnx.predictor.baselines import arc_cosine, fit_baselines
+from nrp_onnx.predictor.calibration import Line, Rates, SquareRoot, calibrate
+from nrp_onnx.predictor.channels import ChannelBasis, SeenLayer, fit_channels
 from nrp_onnx.predictor.directions import Basis, fit_basis
 from nrp_onnx.predictor.image_products import LayerSpan
-from nrp_onnx.predictor.nrp_predictor import NrpPredictor, fit_predictor
+from nrp_onnx.predictor.linear_path import LinearPath
+from nrp_onnx.predictor.masked_ridge import (
+    MaskedPath,
+    MaskedRidge,
+    choose_masks,
+    fit_masked,
+    masked_path,
+)
+from nrp_onnx.predictor.masks import MASKS
+from nrp_onnx.predictor.nrp_predictor import FittedHeads, Mixture, NrpPredictor, fit_heads, mix
 from nrp_onnx.predictor.search import SearchImages
 from nrp_onnx.predictor.search_space import SearchSpace
 from nrp_onnx.predictor.trials import TrialRecord
-from nrp_onnx.scoring.splits import Fold
+from nrp_onnx.scoring.splits import Fold, parts_of
 from nrp_onnx.threads import map_on_cores
 
 #: Between the seeds of two repeats: more than the folds and the heads of an ensemble take.
 _SEEDS_APART = 1000
+#: Of the name of a predictor that is calibrated.
+CALIBRATED = "_calibrated"
+#: Directions of a layer that heads do not see; so many tell whether the images differ.
+_FEW = 2
 
 
 @dataclass(frozen=True)
@@ -32,12 +47,22 @@ class Scaling:
 
 @dataclass(frozen=True)
 class FittedFold:
-    """What is needed to export the predictor of a fold; ``bases`` are of all candidate layers."""
+    """What is needed to export the predictor of a fold.
+
+    Attributes:
+        predictor: of the headline.
+        bases: of all candidate layers, for dense heads and the ridge.
+        channels: of all candidate layers, for spatial heads and the masked ridge; empty without them.
+        offset, scale: from the targets to the recorded units.
+        rates: of the held-out images, in recorded units: what the exported head has to give.
+    """
 
     predictor: NrpPredictor
     bases: list[Basis]
+    channels: list[ChannelBasis]
     offset: np.ndarray
     scale: np.ndarray
+    rates: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -51,6 +76,7 @@ class FoldPlan:
         normalise: ``zscore`` or ``none``.
         seed: of the first fold.
         n_seeds: how often heads are searched and trained on each fold, each time from another seed.
+        seen: of the candidate layers, where their features lie; empty where nothing sees places.
     """
 
     rates: np.ndarray
@@ -60,6 +86,24 @@ class FoldPlan:
     normalise: str
     seed: int
     n_seeds: int
+    seen: Sequence[SeenLayer] = ()
+
+    @property
+    def sites_of_regions(self) -> list[np.ndarray]:
+        """Places of the sites of each region."""
+        region_of = np.array(self.regions)
+        return [np.flatnonzero(region_of == name) for name in self.region_names]
+
+    @property
+    def headline(self) -> str:
+        """The predictor whose error is the NRP-error."""
+        name = f"nrp+{self.linear_name}" if self.space.mixes else "nrp"
+        return name + CALIBRATED if self.space.calibrate else name
+
+    @property
+    def linear_name(self) -> str:
+        """The linear path beside the network."""
+        return "masked_ridge" if self.space.masked and self.seen else "ridge"
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,22 +112,36 @@ class PreparedFold:
 
     Attributes:
         targets: float64 (n_stimuli, n_sites), scaled rates.
-        bases: of all candidate layers.
-        differing: the layers in which the training images differ.
+        root: scaled square roots of the rates; None where rates may be negative, or are to be
+            predicted as they are.
+        bases, channels: of all candidate layers; see `FittedFold`.
+        rates: of each baseline, for each variant of the responses, in the targets' units.
+        linear: the linear path beside the network, and its rates; None where the images are alike.
+        fields: centre (x, y) and width of each site's mask, float64 (n_sites, 3); NaN where it sees
+            the whole image alike; None without masks.
     """
 
     number: int
     fold: Fold
     scaling: Scaling
     targets: np.ndarray
+    root: SquareRoot | None
     bases: list[Basis]
-    differing: list[LayerSpan]
-    baselines: Baselines
+    channels: list[ChannelBasis]
+    rates: dict[str, list[Rates]]
+    linear: LinearPath | MaskedPath | None
+    fields: np.ndarray | None
 
     def restore(self, predicted: np.ndarray) -> np.ndarray:
         """Scaled rates in recorded units."""
         rates: np.ndarray = predicted * self.scaling.scale + self.scaling.offset
         return rates
+
+    def unroot(self, predicted: np.ndarray) -> np.ndarray:
+        """Scaled roots as targets."""
+        assert self.root is not None
+        found: np.ndarray = (self.root.back(predicted) - self.scaling.offset) / self.scaling.scale
+        return found
 
 
 @dataclass(frozen=True)
@@ -91,11 +149,13 @@ class FoldFit:
     """What came of a fold.
 
     Attributes:
-        predictions: of each baseline, float64 (n_test, n_sites), in recorded units.
-        predictions_by_seed: of the NRP head, by each seed.
+        predictions: of each predictor, float64 (n_test, n_sites), in recorded units; of those with
+            heads, from the first seed.
+        predictions_by_seed: of the headline predictor, by each seed.
         scale: (n_sites,), by which errors are divided to be in score units.
         n_directions: of each layer, in how many directions the training images differ.
-        best: the chosen head, without its curves.
+        best: the chosen head, without its curves, and the shares of the mixture.
+        fields: see `PreparedFold`.
         fitted: of the first fold; None of the others, which are not exported.
     """
 
@@ -104,6 +164,7 @@ class FoldFit:
     scale: np.ndarray | float
     n_directions: list[int]
     best: dict[str, Any]
+    fields: np.ndarray | None
     fitted: FittedFold | None
 
 
@@ -126,67 +187,218 @@ def site_scaling(rates: np.ndarray, normalise: str) -> Scaling:
 def prepare_fold(
     plan: FoldPlan, layers: Sequence[LayerSpan], number: int, fold: Fold
 ) -> PreparedFold:
-    """Find what the heads see of each layer, and fit the baselines.
+    """Find what the heads see of each layer, and fit all other predictors.
 
     Args:
         layers: the span of the images in each layer, in the order of the stimuli.
         number: of the fold, from 0.
     """
-    train = fold.train
+    space, train, test = plan.space, fold.train, fold.test
     scaling = site_scaling(plan.rates[train], plan.normalise)
     targets = (plan.rates - scaling.offset) / scaling.scale
-    bases = map_on_cores(partial(fit_basis, train=train, most=plan.space.directions), layers)
-    differing = [span for span, basis in zip(layers, bases, strict=True) if basis.n_directions]
-    baselines = fit_baselines(differing, targets[train], train, fold.test, plan.space.kernel_ridge)
-    return PreparedFold(number, fold, scaling, targets, bases, differing, baselines)
+    root = SquareRoot.of(plan.rates[train]) if space.calibrate else None
+    most = _FEW if space.masks else space.directions
+    bases = map_on_cores(partial(fit_basis, train=train, most=most), layers)
+    is_differing = [basis.n_directions > 0 for basis in bases]
+    differing = [span for span, differs in zip(layers, is_differing, strict=True) if differs]
+    variants = [targets[train]]
+    if root is not None:
+        variants.append(root.forward(plan.rates[train]))
+    y, n_sites = np.hstack(variants), len(plan.regions)
+    baselines = fit_baselines(differing, y, train, test, space.kernel_ridge, space.calibrate)
+    prepared = PreparedFold(
+        number=number,
+        fold=fold,
+        scaling=scaling,
+        targets=targets,
+        root=root,
+        bases=bases,
+        channels=_channels(plan, train, is_differing),
+        rates={},
+        linear=baselines.ridge.first_sites(n_sites) if baselines.ridge else None,
+        fields=None,
+    )
+    for name, predicted in baselines.predictions.items():
+        held_out = baselines.held_out.get(name, np.full(y.shape, np.nan))
+        prepared.rates[name] = _by_variant(prepared, predicted, held_out)
+    if not (space.masked and prepared.channels and differing):
+        return prepared
+    seen = [
+        basis for basis, differs in zip(prepared.channels, is_differing, strict=True) if differs
+    ]
+    masks = choose_masks(seen, y, train, len(variants))
+    linear, curved = fit_masked(seen, np.tile(masks, len(variants)), y, train, test, arc_cosine)
+    return _with_masked(prepared, seen, masks, linear, curved)
 
 
-def fit_heads(
+def _channels(
+    plan: FoldPlan, train: np.ndarray, is_differing: Sequence[bool]
+) -> list[ChannelBasis]:
+    space = plan.space
+    if not (space.masks or space.masked) or not plan.seen:
+        return []
+    most_without = space.directions or space.channels
+    fit = partial(fit_channels, train=train, most=space.channels, most_without=most_without)
+    return map_on_cores(fit, plan.seen)
+
+
+def _by_variant(prepared: PreparedFold, predicted: np.ndarray, held_out: np.ndarray) -> list[Rates]:
+    """Rates of all variants, side by side (n, n_variants * n_sites), as targets."""
+    n_sites = prepared.targets.shape[1]
+    found = [Rates(predicted[:, :n_sites], held_out[:, :n_sites])]
+    if prepared.root is not None:
+        turned = (prepared.unroot(x[:, n_sites:]) for x in (predicted, held_out))
+        found.append(Rates(*turned))
+    return found
+
+
+def _with_masked(
+    prepared: PreparedFold,
+    seen: Sequence[ChannelBasis],
+    masks: np.ndarray,
+    linear: MaskedRidge,
+    curved: MaskedRidge,
+) -> PreparedFold:
+    """The fold with the masked fits; the ridge of the recorded responses is the linear path."""
+    train, test = prepared.fold.train, prepared.fold.test
+    path = masked_path(seen, linear.first_sites(len(masks)), train, test)
+    rates = dict(prepared.rates)
+    rates["masked_ridge"] = _by_variant(prepared, linear.rates, linear.held_out)
+    rates["masked_ridge"][0] = Rates(path.rates[test], rates["masked_ridge"][0].held_out)
+    rates["masked_kernel"] = _by_variant(prepared, curved.rates, curved.held_out)
+    return replace(prepared, rates=rates, linear=path, fields=fields_of(masks))
+
+
+def fields_of(masks: np.ndarray) -> np.ndarray:
+    """Centre (x, y) and width of masks, float64 (n_sites, 3); NaN for the whole image."""
+    nowhere = (np.nan,) * 3
+    every = [nowhere if mask is None else (mask.x, mask.y, mask.width) for mask in MASKS]
+    found: np.ndarray = np.array(every)[masks]
+    return found
+
+
+def fit_fold(
     plan: FoldPlan, prepared: PreparedFold, record: TrialRecord, advance: Callable[[int], None]
 ) -> FoldFit:
-    """Search and train the NRP heads of a fold.
+    """Search and train the NRP heads of a fold, and mix and calibrate what predicts.
 
     Args:
         record: trials that it holds are not trained again.
         advance: called with the number of heads that are done with.
     """
-    number, fold, bases = prepared.number, prepared.fold, prepared.bases
-    scaling, baselines = prepared.scaling, prepared.baselines
-    region_of = np.array(plan.regions)
-    images = SearchImages(
-        [torch.from_numpy(basis.coordinates) for basis in bases],
-        torch.from_numpy(prepared.targets.astype(np.float32)),
+    number, space, fold = prepared.number, plan.space, prepared.fold
+    recorded = prepared.targets[fold.train]
+    predictions = {}
+    for name, variants in prepared.rates.items():
+        predictions[name] = variants[0].predicted
+        if space.calibrate:
+            predictions[name + CALIBRATED] = calibrate(variants, recorded)
+    images = _search_images(plan, prepared)
+    by_seed, first = [], None
+    for repeat in range(plan.n_seeds):
+        seed = plan.seed + _SEEDS_APART * repeat + number * _seeds_of_a_fold(space)
+        heads = fit_heads(space, images, seed, advance, record, number)
+        found, predictor, shares = _predict(plan, prepared, heads, images)
+        by_seed.append(found[plan.headline])
+        if first is None:
+            first = heads, predictor, shares
+            predictions |= found
+    assert first is not None
+    heads, predictor, shares = first
+    restored = {name: prepared.restore(rates) for name, rates in predictions.items()}
+    scaling = prepared.scaling
+    return FoldFit(
+        predictions=restored,
+        predictions_by_seed=[prepared.restore(rates) for rates in by_seed],
+        scale=scaling.scale if plan.normalise == "zscore" else 1.0,
+        n_directions=[basis.n_directions for basis in prepared.bases],
+        best={**_without_curves(record.row(number, heads.best)), "shares": shares},
+        fields=prepared.fields,
+        fitted=FittedFold(
+            predictor,
+            prepared.bases,
+            prepared.channels,
+            scaling.offset,
+            scaling.scale,
+            restored[plan.headline],
+        )
+        if number == 0
+        else None,
+    )
+
+
+def _search_images(plan: FoldPlan, prepared: PreparedFold) -> SearchImages:
+    """What the heads of a fold are trained on."""
+    space, fold = plan.space, prepared.fold
+    targets = prepared.targets
+    if prepared.root is not None:
+        targets = prepared.root.forward(plan.rates)
+    if space.masks:
+        inputs = [torch.from_numpy(basis.coordinates) for basis in prepared.channels]
+        grids = [(basis.grid.height, basis.grid.width) for basis in prepared.channels]
+    else:
+        inputs = [torch.from_numpy(basis.coordinates) for basis in prepared.bases]
+        grids = []
+    parts = parts_of(fold, space.parts, plan.seed) if space.parts else []
+    return SearchImages(
+        inputs,
+        torch.from_numpy(targets.astype(np.float32)),
         torch.from_numpy(fold.fit),
         torch.from_numpy(fold.validation),
-        [torch.from_numpy(np.flatnonzero(region_of == name)) for name in plan.region_names],
+        [torch.from_numpy(sites) for sites in plan.sites_of_regions],
+        grids,
+        [(torch.from_numpy(fit), torch.from_numpy(left_out)) for fit, left_out in parts],
     )
-    fitted, predictions_by_seed = [], []
-    for repeat in range(plan.n_seeds):
-        own_seed = plan.seed + _SEEDS_APART * repeat + number
-        fitted.append(
-            fit_predictor(
-                *(plan.space, images, prepared.differing, baselines.ridge, own_seed),
-                *(advance, record, number),
-            )
-        )
-        predictions_by_seed.append(prepared.restore(fitted[-1][0].rates(images.inputs, fold.test)))
-    predictor, chosen = fitted[0]
-    return FoldFit(
-        {name: prepared.restore(predicted) for name, predicted in baselines.predictions.items()},
-        predictions_by_seed,
-        scaling.scale if plan.normalise == "zscore" else 1.0,
-        [basis.n_directions for basis in bases],
-        {
-            **_without_curves(record.row(number, chosen)),
-            "linear_share": _share_of_regions(predictor, plan),
-        },
-        FittedFold(predictor, bases, scaling.offset, scaling.scale) if number == 0 else None,
+
+
+def _predict(
+    plan: FoldPlan, prepared: PreparedFold, heads: FittedHeads, images: SearchImages
+) -> tuple[dict[str, np.ndarray], NrpPredictor, dict[str, Any]]:
+    """Rates of the test images by each predictor with heads, as targets; the headline's predictor."""
+    space, fold = plan.space, prepared.fold
+    recorded, n_sites = prepared.targets[fold.train], len(plan.regions)
+    network = Rates(heads.rates(images.inputs, fold.test), heads.held_out)
+    if prepared.root is not None:
+        network = Rates(prepared.unroot(network.predicted), prepared.unroot(network.held_out))
+    found = {"nrp": network.predicted}
+    if space.calibrate:
+        found["nrp" + CALIBRATED] = calibrate([network], recorded)
+    mixture = Mixture.of_network(network, recorded)
+    linear = Rates(np.zeros_like(network.predicted), np.zeros_like(recorded))
+    if space.mixes:
+        if prepared.linear is not None:
+            linear = prepared.rates[plan.linear_name][0]
+        mixture = mix(space.linear_shares, network, linear, recorded, plan.sites_of_regions)
+        name = f"nrp+{plan.linear_name}"
+        found[name] = mixture.rates.predicted
+        if space.calibrate:
+            found[name + CALIBRATED] = mixture.line(mixture.rates.predicted)
+    line = mixture.line if space.calibrate else Line.none(n_sites)
+    predictor = NrpPredictor(
+        layers=heads.layers,
+        heads=heads.heads,
+        root=prepared.root,
+        linear=prepared.linear if mixture.linear_share.any() else None,
+        weight=line.slope * mixture.share,
+        linear_weight=line.slope * mixture.linear_share,
+        constant=line.intercept,
     )
+    first = [int(sites[0]) for sites in plan.sites_of_regions]
+    shares = {
+        name: {
+            "nrp": float(mixture.share[site]),
+            plan.linear_name: float(mixture.linear_share[site]),
+            "mean": float(1 - mixture.share[site] - mixture.linear_share[site]),
+        }
+        for name, site in zip(plan.region_names, first, strict=True)
+    }
+    return found, predictor, shares
+
+
+def _seeds_of_a_fold(space: SearchSpace) -> int:
+    """How far the seeds of two folds are apart; cross-fitted heads of all parts count on."""
+    return max(1, space.parts * space.seeds)
 
 
 def _without_curves(row: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in row.items() if key not in ("curve", "losses")}
-
-
-def _share_of_regions(predictor: NrpPredictor, plan: FoldPlan) -> dict[str, float]:
-    return {name: float(predictor.share[plan.regions.index(name)]) for name in plan.region_names}

@@ -20,6 +20,7 @@ import torch
 from nrp_onnx.activations.layer_file import StoredLayer
 from nrp_onnx.engine import Engine, LocalEngine
 from nrp_onnx.files import whole_file
+from nrp_onnx.predictor.channels import SeenLayer
 from nrp_onnx.predictor.image_products import LayerSpan, read_span, read_spans, span_bytes
 from nrp_onnx.predictor.nrp_predictor import n_heads
 from nrp_onnx.predictor.search_space import SearchSpace
@@ -31,7 +32,7 @@ from nrp_onnx.scoring.fold import (
     FoldFit,
     FoldPlan,
     PreparedFold,
-    fit_heads,
+    fit_fold,
     prepare_fold,
     site_scaling,
 )
@@ -95,7 +96,7 @@ def _fit(shared: _Tasks, task: tuple[int, Fold]) -> FoldFit:
     record = shared.record.beside(_trials_path(shared.folder, number), number)
     with same_threads(shared.threads):
         prepared = prepare_fold(shared.plan, spans, number, fold)
-        fit = fit_heads(shared.plan, prepared, record, lambda _: None)
+        fit = fit_fold(shared.plan, prepared, record, lambda _: None)
     record.write()
     return fit
 
@@ -135,13 +136,16 @@ class Fits:
 
     Attributes:
         predictions: for each predictor float64 (n_stimuli, n_sites), in recorded units.
-        predictions_by_seed: the NRP head's predictions by each seed, those of the first one included.
+        predictions_by_seed: the headline's predictions by each seed, those of the first one included.
         scales: float64 (n_stimuli, n_sites): errors are divided by these to be in score units.
         first: the fold that is exported.
         n_trials: how many heads were trained.
         best: the chosen head of each fold, without its curves.
         n_directions: for each layer, in how many directions the images differ at most.
         headline: the predictor whose error is the NRP-error.
+        fields: centre (x, y) and width of the mask of each site in each fold, as shares of the image:
+            float64 (n_folds, n_sites, 3), NaN where a site sees the whole image alike; None without
+            masks.
     """
 
     predictions: dict[str, np.ndarray]
@@ -152,6 +156,7 @@ class Fits:
     best: list[dict[str, Any]]
     n_directions: dict[str, int]
     headline: str = "nrp"
+    fields: np.ndarray | None = None
 
 
 def spans_of(layers: Sequence[StoredLayer], engine: Engine, folder: Path) -> list[LayerSpan]:
@@ -176,6 +181,7 @@ def fit_folds(
     record: TrialRecord,
     n_seeds: int = 1,
     engine: Engine | None = None,
+    seen: Sequence[SeenLayer] = (),
 ) -> Fits:
     """Fit baselines and NRP heads on each fold.
 
@@ -184,12 +190,14 @@ def fit_folds(
         normalise: ``zscore`` or ``none``.
         record: trials that it holds are not trained again.
         n_seeds: how often heads are searched and trained on each fold, each time from another seed.
+        seen: of each layer, its activations and where its features lie; without them, nothing sees
+            places: heads are dense, and there is no masked ridge.
         engine: where a fold is fitted; None: in this process. Tasks of a cluster take the spans that
             `spans_of` left in the folder of the record.
     """
     rates = recordings.averages
     regions, names = tuple(recordings.regions), tuple(recordings.region_names)
-    plan = FoldPlan(rates, regions, names, space, normalise, seed, n_seeds)
+    plan = FoldPlan(rates, regions, names, space, normalise, seed, n_seeds, seen)
     engine = engine or LocalEngine()
     heads_a_fold = n_seeds * n_heads(space, len(layers))
     with (
@@ -201,7 +209,7 @@ def fit_folds(
         else:
             found = _fits_here(plan, layers, folds, record, advance)
         with closing(found):
-            return _fits(found, rates, folds, layer_names, n_seeds, record)
+            return _fits(found, plan, folds, layer_names, record)
 
 
 def _fits_here(
@@ -223,24 +231,24 @@ def _fits_here(
         for _ in folds:
             while todo and len(ahead) <= n_ahead:
                 ahead.append(pool.submit(prepare_fold, plan, layers, *todo.popleft()))
-            yield fit_heads(plan, ahead.popleft().result(), record, advance)
+            yield fit_fold(plan, ahead.popleft().result(), record, advance)
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _fits(
     found: Iterable[FoldFit],
-    rates: np.ndarray,
+    plan: FoldPlan,
     folds: Sequence[Fold],
     layer_names: Sequence[str],
-    n_seeds: int,
     record: TrialRecord,
 ) -> Fits:
     """The folds put together; one at a time is held."""
+    rates = plan.rates
     predictions: dict[str, np.ndarray] = {}
-    predictions_by_seed = [np.full(rates.shape, np.nan) for _ in range(n_seeds)]
+    predictions_by_seed = [np.full(rates.shape, np.nan) for _ in range(plan.n_seeds)]
     scales = np.full(rates.shape, np.nan)
-    best, first = [], None
+    best, fields, first = [], [], None
     n_directions = dict.fromkeys(layer_names, 0)
     for fold, fit in zip(folds, found, strict=True):
         test = fold.test
@@ -252,11 +260,20 @@ def _fits(
         for name, number in zip(layer_names, fit.n_directions, strict=True):
             n_directions[name] = max(n_directions[name], number)
         best.append(fit.best)
+        if fit.fields is not None:
+            fields.append(fit.fields)
         first = first or fit.fitted
     assert first is not None
-    predictions["nrp"] = predictions_by_seed[0]
     return Fits(
-        predictions, predictions_by_seed, scales, first, record.n_trials, best, n_directions
+        predictions,
+        predictions_by_seed,
+        scales,
+        first,
+        record.n_trials,
+        best,
+        n_directions,
+        plan.headline,
+        np.stack(fields) if fields else None,
     )
 
 

@@ -28,6 +28,7 @@ from nrp_onnx.export.exported_fold import check_exported_head, export_fold
 from nrp_onnx.export.folded_head import fold_head, used_layers
 from nrp_onnx.files import safe_name, sha256_of_json, write_json
 from nrp_onnx.notes import Notes
+from nrp_onnx.predictor.channels import SeenLayer
 from nrp_onnx.predictor.image_products import LayerSpan
 from nrp_onnx.predictor.search_space import SearchSpace
 from nrp_onnx.predictor.trials import TrialRecord
@@ -274,6 +275,10 @@ def fit(inputs: Inputs, plan: Plan, extracted: Extracted, folder: Path) -> Fitte
             record,
             n_seeds=inputs.options.seeds,
             engine=inputs.engine,
+            seen=[
+                SeenLayer(layer, feature.grid)
+                for layer, feature in zip(extracted.activations, extracted.features, strict=True)
+            ],
         )
     for note in notes_on_layers(fits.n_directions):
         inputs.notes.say(note)

@@ -94,6 +94,17 @@ def _fold(train: np.ndarray, test: np.ndarray, labels: np.ndarray | None, seed: 
     return Fold(test, np.sort(fit), np.sort(validation))
 
 
+def parts_of(fold: Fold, n_parts: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Parts of the training images that are left out in turn: the others, and the part.
+
+    Args:
+        n_parts: 2 or more; fewer where there are too few training images.
+    """
+    train = fold.train
+    parts = KFold(min(n_parts, len(train)), shuffle=True, random_state=seed)
+    return [(train[fit], train[left_out]) for fit, left_out in parts.split(train)]
+
+
 def check_responses(recordings: Recordings, folds: list[Fold], notes: Notes) -> None:
     """See that every site can be fitted and every region scored; say where fitting takes long.
 

@@ -1,0 +1,144 @@
+"""The rights that every predictor has alike: a variance-stabilised response, and a calibration a site.
+
+Spike counts are skewed and their variance grows with their mean. The NRP-error is an absolute error,
+which is least for the median, while least squares aims at the mean. So a predictor of squares loses
+against one of absolute errors for a reason that has nothing to do with the map from activations. Here
+each may predict square roots of counts (Bartlett 1936), and each is turned by a line a site that has
+the least absolute deviations (Koenker & Bassett 1978, at the median).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+#: Sites with fewer held-out rates than this are not calibrated.
+FEWEST = 20
+#: Steps of the reweighted least squares, and the least deviation that is divided by, in z.
+_STEPS, _SMALLEST = 60, 1e-4
+
+
+@dataclass(frozen=True, eq=False)
+class SquareRoot:
+    """Scaled square roots of recorded rates, and back: (sqrt(rate) - offset) / scale, per site.
+
+    Attributes:
+        offset, scale: of the square roots of the training responses, float64 (n_sites,).
+    """
+
+    offset: np.ndarray
+    scale: np.ndarray
+
+    @classmethod
+    def of(cls, rates: np.ndarray) -> "SquareRoot | None":
+        """From training responses (n_train, n_sites), NaN = missing; None where one is negative."""
+        if np.nanmin(rates) < 0:
+            return None
+        roots = np.sqrt(rates)
+        deviation = np.nanstd(roots, axis=0)
+        return cls(np.nanmean(roots, axis=0), np.where(deviation > 0, deviation, 1.0))
+
+    def forward(self, rates: np.ndarray) -> np.ndarray:
+        """Scaled roots of recorded rates; a negative one, outside the training images, counts as 0."""
+        scaled: np.ndarray = (np.sqrt(np.maximum(rates, 0)) - self.offset) / self.scale
+        return scaled
+
+    def back(self, scaled: np.ndarray) -> np.ndarray:
+        """Recorded rates from scaled roots; a root below 0 is 0."""
+        rates: np.ndarray = np.maximum(scaled * self.scale + self.offset, 0) ** 2
+        return rates
+
+
+@dataclass(frozen=True, eq=False)
+class Line:
+    """Calibrated = intercept + slope * predicted, at each site; the slope is 0 or more."""
+
+    intercept: np.ndarray
+    slope: np.ndarray
+
+    def __call__(self, predicted: np.ndarray) -> np.ndarray:
+        """Calibrated rates, float64 (n_images, n_sites)."""
+        rates: np.ndarray = self.intercept + self.slope * predicted
+        return rates
+
+    @classmethod
+    def none(cls, n_sites: int) -> "Line":
+        """The line that changes nothing."""
+        return cls(np.zeros(n_sites), np.ones(n_sites))
+
+
+def fit_lines(held_out: np.ndarray, recorded: np.ndarray) -> Line:
+    """The line of least absolute deviations at each site, by reweighted least squares.
+
+    A slope below 0 would turn a predictor round that errs by chance on these images; there the line
+    is the median.
+
+    Args:
+        held_out: predictions of training images that were left out, float64 (n, n_sites); NaN = none.
+        recorded: their rates, NaN = missing. Sites with fewer than 20 of both are left alone.
+    """
+    there = ~(np.isnan(held_out) | np.isnan(recorded))
+    x, y = np.where(there, held_out, 0), np.where(there, recorded, 0)
+    intercept, slope = np.zeros(x.shape[1]), np.ones(x.shape[1])
+    for _ in range(_STEPS):
+        weights = there / np.maximum(np.abs(y - intercept - slope * x), _SMALLEST)
+        total = np.maximum(weights.sum(axis=0), np.finfo(float).tiny)
+        mean_x, mean_y = (weights * x).sum(axis=0) / total, (weights * y).sum(axis=0) / total
+        moved = x - mean_x
+        spread = (weights * moved**2).sum(axis=0)
+        along = (weights * moved * (y - mean_y)).sum(axis=0)
+        # Held-out means differ by rounding and by what is left out; that is no direction.
+        varies = spread > 1e-9 * total * (1 + mean_x**2)
+        slope = np.where(varies, np.maximum(along / np.where(varies, spread, 1), 0), 0)
+        intercept = mean_y - slope * mean_x
+    median = _medians(recorded, there)
+    intercept = np.where(slope == 0, median, intercept)
+    few = there.sum(axis=0) < FEWEST
+    return Line(np.where(few, 0.0, intercept), np.where(few, 1.0, slope))
+
+
+def _medians(recorded: np.ndarray, there: np.ndarray) -> np.ndarray:
+    found = np.zeros(recorded.shape[1])
+    known = there.any(axis=0)
+    found[known] = np.nanmedian(np.where(there, recorded, np.nan)[:, known], axis=0)
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Rates:
+    """Rates of one predictor, in the targets' units.
+
+    Attributes:
+        predicted: of the new images, float64 (n_new, n_sites).
+        held_out: of the training images, when they were left out; NaN where that was not done.
+    """
+
+    predicted: np.ndarray
+    held_out: np.ndarray
+
+
+def calibrate(variants: Sequence[Rates], recorded: np.ndarray) -> np.ndarray:
+    """Calibrated rates of the new images: each site by the variant that has the least held-out error.
+
+    Args:
+        variants: of one predictor: of the responses as they are, and turned back from their roots.
+        recorded: rates of the training images, float64 (n_train, n_sites), NaN = missing.
+    """
+    lines = [fit_lines(variant.held_out, recorded) for variant in variants]
+    errors = np.stack(
+        [
+            _mean_errors(line(variant.held_out) - recorded)
+            for line, variant in zip(lines, variants, strict=True)
+        ]
+    )
+    best = errors.argmin(axis=0)
+    turned = np.stack([line(v.predicted) for line, v in zip(lines, variants, strict=True)])
+    found: np.ndarray = np.take_along_axis(turned, best[None, None], axis=0)[0]
+    return found
+
+
+def _mean_errors(differences: np.ndarray) -> np.ndarray:
+    there = ~np.isnan(differences)
+    sums = np.abs(np.where(there, differences, 0)).sum(axis=0)
+    found: np.ndarray = sums / np.maximum(there.sum(axis=0), 1)
+    return found
