@@ -160,7 +160,7 @@ PRESETS = {
         ),
     ),
     "default": SearchSpace(
-        sizes=((128, 1),),
+        sizes=((64, 1),),
         learning_rates=(6e-3,),
         dropouts=(0.5,),
         weight_decays=(1.0,),
