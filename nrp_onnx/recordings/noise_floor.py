@@ -65,7 +65,7 @@ def trial_noise(recordings: Recordings, seed: int = 0, n_splits: int = 20) -> np
             of_pairs[stimulus] = _noise_of_one(recordings.responses[rows])
     few = _few_spikes(variance)
     degrees = np.maximum(variance.counts - 1, 0)
-    for site in np.flatnonzero((single | few).any(axis=0)):
+    for site in np.flatnonzero((single | few).any(axis=0)).tolist():
         if variance.poisson_like[site]:
             places = np.flatnonzero(single[:, site] | few[:, site])
             noise[places, site] = _noise_of_counts(variance, places, site)

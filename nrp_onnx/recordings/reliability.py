@@ -85,14 +85,16 @@ def site_reliability(recordings: Recordings, seed: int = 0) -> np.ndarray:
         float64 array of shape (n_sites,); NaN where fewer than three stimuli are repeated, or a
         site's averages never vary.
     """
-    variance = trial_variance(recordings)
-    recorded = variance.counts >= 1
-    lowest = np.where(recorded, variance.counts, np.iinfo(np.int64).max).min(axis=0)
-    equal = (variance.counts.max(axis=0) == lowest) & recorded.all(axis=0)
+    counts = recordings.repetition_counts()
+    equal = (counts == counts[:1]).all(axis=0)
     reliability = np.full(recordings.n_sites, np.nan)
-    for site in np.flatnonzero(~equal & ((variance.counts >= 2).sum(axis=0) >= 3)):
-        averages = variance.averages[recorded[:, site], site]
-        noise = variance.of_averages[recorded[:, site], site].mean()
+    unequal = np.flatnonzero(~equal & ((counts >= 2).sum(axis=0) >= 3))
+    if len(unequal):
+        variance = trial_variance(recordings)
+    for site in unequal:
+        recorded = counts[:, site] >= 1
+        averages = variance.averages[recorded, site]
+        noise = variance.of_averages[recorded, site].mean()
         if np.ptp(averages) > 0:
             reliability[site] = 1 - noise / averages.var(ddof=1)
     if equal.any():

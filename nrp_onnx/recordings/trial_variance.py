@@ -109,7 +109,7 @@ def _noise_of_site(
     measured = squares[repeated] / degrees
     constant = squares[repeated].sum() / degrees.sum()
     mean_rate = averages[recorded].mean()
-    spikes = degrees @ averages[repeated]
+    spikes = (degrees * averages[repeated]).sum()
     if responses.min() < 0 or constant <= 0 or spikes <= 0:
         variance = _of_averages(counts, np.full(len(counts), constant), measured)
         return _SiteNoise(mean_rate=mean_rate), variance
@@ -121,8 +121,8 @@ def _noise_of_site(
     site = _SiteNoise(True, fano, mean_rate, rate_variance)
     share = rate_variance / (rate_variance + fano * mean_rate / counts[repeated])
     modelled = fano * (mean_rate + share * (averages[repeated] - mean_rate))
-    loss = degrees @ (np.log(modelled) + measured / modelled)
-    loss_of_constant = degrees @ (np.log(constant) + measured / constant)
+    loss = (degrees * (np.log(modelled) + measured / modelled)).sum()
+    loss_of_constant = (degrees * (np.log(constant) + measured / constant)).sum()
     if not _are_sparse_counts(responses) and loss_of_constant <= loss:
         variance = _of_averages(counts, np.full(len(counts), constant), measured)
         return _SiteNoise(False, fano, mean_rate, rate_variance), variance
