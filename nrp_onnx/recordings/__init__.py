@@ -5,10 +5,12 @@ from nrp_onnx.recordings.folder import load_recordings, save_recordings, validat
 from nrp_onnx.recordings.importers.algonauts import import_algonauts
 from nrp_onnx.recordings.importers.arrays import import_arrays
 from nrp_onnx.recordings.importers.brainio import import_brainio
+from nrp_onnx.recordings.noise_floor import notes_on_noise, trial_noise
 from nrp_onnx.recordings.open import open_recordings
 from nrp_onnx.recordings.recordings import Recordings
-from nrp_onnx.recordings.reliability import site_reliability, split_half_reliability, trial_noise
+from nrp_onnx.recordings.reliability import site_reliability, split_half_reliability
 from nrp_onnx.recordings.simulation.simulate import simulate_recordings
+from nrp_onnx.recordings.trial_variance import trial_variance
 
 __all__ = [
     "Recordings",
@@ -17,11 +19,13 @@ __all__ = [
     "import_arrays",
     "import_brainio",
     "load_recordings",
+    "notes_on_noise",
     "open_recordings",
     "save_recordings",
     "simulate_recordings",
     "site_reliability",
     "split_half_reliability",
     "trial_noise",
+    "trial_variance",
     "validate_recordings",
 ]

@@ -25,7 +25,7 @@ def describe_recordings(recordings: Recordings) -> dict[str, Any]:
 
     ``repetitions`` counts the responses of a site to a stimulus. ``labels`` has for each column of
     stimuli.csv how many classes it has and, up to 50, how many stimuli are in each. ``reliability``
-    is the median over sites of the split-half reliability, by region; None without repetitions.
+    is the median over sites of the reliability of their averages, by region; None without repetitions.
 
     Raises:
         RecordingsError: if an image does not open.

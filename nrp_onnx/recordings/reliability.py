@@ -1,68 +1,12 @@
-"""How well a site's responses repeat, and the trial noise that is left in averages."""
+"""How well a site's responses repeat."""
 
 import numpy as np
 import scipy.sparse
 from sklearn.model_selection import ShuffleSplit
 
 from nrp_onnx.recordings.recordings import Recordings
+from nrp_onnx.recordings.trial_variance import trial_variance
 from nrp_onnx.statistics import pearson_r
-
-
-def trial_noise(recordings: Recordings, seed: int = 0, n_splits: int = 20) -> np.ndarray:
-    """Expected absolute noise of the averages, by splitting the repetitions.
-
-    A site's responses to one stimulus are r_i = m + e_i, i = 1 to n, with independent noise e_i of
-    variance s^2. Their average differs from the true rate m by e, of variance s^2 / n. Split the n
-    repetitions at random into halves A and B: m cancels in the difference of the halves' means,
-    which has the variance s^2 (1 / n_A + 1 / n_B). Therefore
-
-        d = (mean_A - mean_B) sqrt((1 / n) / (1 / n_A + 1 / n_B))
-
-    has the variance of e, and, being a mean of n terms too, nearly its shape (that of e made
-    symmetric), where a Gaussian formula would have the variance only. |d|, averaged over
-    ``n_splits`` random splits, estimates E|e|.
-
-    A predictor that knows the true rates errs by e: the mean of the result over stimuli and sites
-    is the smallest mean absolute error that can be reached on these averages.
-
-    Args:
-        seed: of the splits.
-        n_splits: random splits a stimulus.
-
-    Returns:
-        float64 array of shape (n_stimuli, n_sites) in the units of the responses; NaN where a site
-        has fewer than two responses to a stimulus.
-    """
-    rng = np.random.default_rng(seed)
-    noise = np.full((recordings.n_stimuli, recordings.n_sites), np.nan)
-    order = np.argsort(recordings.presentation_stimulus, kind="stable")
-    ends = np.cumsum(np.bincount(recordings.presentation_stimulus, minlength=len(noise)))
-    for stimulus, rows in enumerate(np.split(order, ends[:-1])):
-        noise[stimulus] = _noise_of_mean(recordings.responses[rows], n_splits, rng)
-    return noise
-
-
-def _noise_of_mean(responses: np.ndarray, n_splits: int, rng: np.random.Generator) -> np.ndarray:
-    """Mean of |d| for one stimulus: (n_repetitions, n_sites) to (n_sites,)."""
-    there = ~np.isnan(responses)
-    values = np.where(there, responses, 0).astype(np.float64)
-    n = there.sum(axis=0)
-    n_a = n // 2
-    n_b = n - n_a
-    shuffles = rng.permuted(np.tile(np.arange(len(responses)), (n_splits, 1)), axis=1)
-    # Half A of a site are the first n_a of its own responses in the shuffled order, so that sites
-    # with missing responses have even halves too; counting is needed only where some are missing.
-    if there.all():
-        sum_a = values[shuffles[:, : len(responses) // 2]].sum(axis=1)
-    else:
-        in_a = there[shuffles] & (np.cumsum(there[shuffles], axis=1) <= n_a)
-        sum_a = np.where(in_a, values[shuffles], 0).sum(axis=1)
-    sum_b = values.sum(axis=0) - sum_a
-    with np.errstate(divide="ignore", invalid="ignore"):
-        scale = np.sqrt((1 / n) / (1 / n_a + 1 / n_b))
-        noise: np.ndarray = np.abs(sum_a / n_a - sum_b / n_b).mean(axis=0) * scale
-    return np.where(n >= 2, noise, np.nan)
-
 
 N_SPLITS = 20
 _SITES_A_BLOCK = 32
@@ -80,9 +24,10 @@ def split_half_reliability(
         2 r / (1 + r)
 
     (Spearman 1910, Brown 1910). It estimates which share of the variance of these averages comes
-    from the stimuli, so its square root is the correlation that a perfect predictor reaches. A
+    from the stimuli, so its square root is the correlation that the true rates reach. A
     stimulus that one half lacks counts in the other splits only; where sites or stimuli differ in
-    their number of repetitions, halves are uneven and the reliability is a little underestimated.
+    their number of repetitions, halves are uneven and the reliability is underestimated;
+    `site_reliability` does better there. Brain-Score's ceiling is this one.
 
     Args:
         seed: of the splits.
@@ -120,10 +65,46 @@ def split_half_reliability(
 
 
 def site_reliability(recordings: Recordings, seed: int = 0) -> np.ndarray:
-    """The split-half reliability of each site, averaged over splits: float64 (n_sites,), or NaN."""
-    per_split = split_half_reliability(recordings, seed)
+    """The reliability of each site's averages, over all stimuli and as often as each was repeated.
+
+    It is the share of the variance of a site's averages over the stimuli that comes from the
+    stimuli. Where all of them have the same number of responses, it is the split-half reliability,
+    averaged over splits. Elsewhere halves would be those of the repeated stimuli only, and uneven;
+    there it is
+
+        1 - mean over stimuli of (noise variance of the average) / variance of the averages,
+
+    with the noise variances of `trial_variance`, which are measured where a stimulus was repeated
+    and carried over to the others (the intraclass correlation ICC(1, k) of an unbalanced one-way
+    layout; Shrout and Fleiss 1979). It has the same expectation, and is below 0 by chance only.
+
+    Args:
+        seed: of the splits.
+
+    Returns:
+        float64 array of shape (n_sites,); NaN where fewer than three stimuli are repeated, or a
+        site's averages never vary.
+    """
+    counts = recordings.repetition_counts()
+    equal = (counts == counts[:1]).all(axis=0)
+    reliability = np.full(recordings.n_sites, np.nan)
+    unequal = np.flatnonzero(~equal & ((counts >= 2).sum(axis=0) >= 3))
+    if len(unequal):
+        variance = trial_variance(recordings)
+    for site in unequal:
+        recorded = counts[:, site] >= 1
+        averages = variance.averages[recorded, site]
+        noise = variance.of_averages[recorded, site].mean()
+        if np.ptp(averages) > 0:
+            reliability[site] = 1 - noise / averages.var(ddof=1)
+    if equal.any():
+        reliability[equal] = _mean_over_splits(split_half_reliability(recordings, seed))[equal]
+    return reliability
+
+
+def _mean_over_splits(per_split: np.ndarray) -> np.ndarray:
     n = (~np.isnan(per_split)).sum(axis=0)
-    mean = np.full(recordings.n_sites, np.nan)
+    mean = np.full(per_split.shape[1], np.nan)
     np.divide(np.nansum(per_split, axis=0), n, out=mean, where=n > 0)
     return mean
 

@@ -198,7 +198,7 @@ def regions_table(run: FinishedRun) -> PageTable:
         reasons.append(brainscore.reason if brainscore else None)
     missing = "; ".join(dict.fromkeys(reason for reason in reasons if reason))
     caption = (
-        "Noise floor: the error of a perfect predictor. Reliability: split-half, of the averaged "
+        "Noise floor: the error of a predictor that knows the true rates. Reliability: of the averaged "
         "responses, median over sites. Brain-Score: r² / ceiling of its own PLS on the same activations."
     )
     return PageTable(caption + f" Missing numbers: {missing}." * bool(missing), headings, rows)

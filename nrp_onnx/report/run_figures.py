@@ -37,7 +37,7 @@ def error_figure(run: FinishedRun, region: str) -> NamedFigure:
             )  # fmt: skip
         axes.set_xlabel(f"mean absolute error ({error_units(run)})")
         set_title(axes, f"{region}, {found.n_sites} sites")
-    floor_words = "" if floor is None else "; the line is the error of a perfect predictor"
+    floor_words = "" if floor is None else "; the line is the error of knowing the true rates"
     return NamedFigure(
         f"errors-{region}",
         f"Error of each predictor on held-out images of {region}, with 95 % intervals over images "

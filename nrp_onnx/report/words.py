@@ -67,8 +67,8 @@ def region_sentences(run: FinishedRun, region: str) -> list[str]:
         )
     else:
         sentences.append(
-            f"Always giving a site's mean would miss by {mean:.3f}; a perfect predictor, because of "
-            f"the noise of the recording, by {floor:.3f}."
+            f"Always giving a site's mean would miss by {mean:.3f}; a predictor that knows the "
+            f"true rates, because of the noise of the recording, by {floor:.3f}."
         )
         if mean > floor:
             share = (mean - score) / (mean - floor)

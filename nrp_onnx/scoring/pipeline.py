@@ -32,7 +32,7 @@ from nrp_onnx.predictor.channels import SeenLayer
 from nrp_onnx.predictor.image_products import LayerSpan
 from nrp_onnx.predictor.search_space import SearchSpace
 from nrp_onnx.predictor.trials import TrialRecord
-from nrp_onnx.recordings import Recordings
+from nrp_onnx.recordings import Recordings, notes_on_noise
 from nrp_onnx.scoring.choices import (
     choose_features,
     choose_folds,
@@ -292,7 +292,7 @@ def measure(inputs: Inputs, extracted: Extracted, fitted: Fitted, folder: Path) 
     with inputs.timed("scoring_s"):
         measured = measure_regions(recordings, fitted.fits, folds, seed)
         write_sites(folder / SITES_FILE, recordings, measured)
-    for note in notes_on_seeds(measured.regions):
+    for note in (*notes_on_seeds(measured.regions), *notes_on_noise(recordings)):
         inputs.notes.say(note)
     return measured
 

@@ -35,7 +35,7 @@ class Measured:
     Attributes:
         regions: by name, without Brain-Score's metric.
         ci95: the 95 % interval of the mean over regions of the NRP-error.
-        reliability: split-half, of each site, float64 (n_sites,).
+        reliability: of the averages of each site, float64 (n_sites,).
         pearson_r: of the NRP head at each site, float64 (n_sites,).
     """
 
@@ -56,6 +56,7 @@ def measure_regions(recordings: Recordings, fits: Fits, folds: list[Fold], seed:
     tests = [fold.test for fold in folds]
     held_out = np.sort(np.concatenate(tests))
     noise = (trial_noise(recordings, seed) / fits.scales)[held_out]
+    counts = recordings.repetition_counts()[held_out]
     reliability = site_reliability(recordings, seed)
     ceiling = _ceiling(reliability)
     r = {name: pearson_r_of_sites(found, rates, tests) for name, found in predictions.items()}
@@ -85,6 +86,7 @@ def measure_regions(recordings: Recordings, fits: Fits, folds: list[Fold], seed:
             ),
             noise_floor=floor,
             noise_floor_reason=NO_NOISE_FLOOR if floor is None else None,
+            noise_floor_share=_share_repeated(counts[:, sites]),
             predictors={
                 name: PredictorScore(
                     mae=mae[name],
@@ -128,6 +130,12 @@ def notes_on_seeds(regions: Mapping[str, RegionScore]) -> list[str]:
         for name, region in regions.items()
         if len(errors := region.nrp_error.by_seed) > 1
     ]
+
+
+def _share_repeated(counts: np.ndarray) -> float | None:
+    """Of the averages, the share that has two responses or more: its noise is not carried over."""
+    n_recorded = int((counts >= 1).sum())
+    return int((counts >= 2).sum()) / n_recorded if n_recorded else None
 
 
 def _ceiling(reliability: np.ndarray) -> np.ndarray:

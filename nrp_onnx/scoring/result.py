@@ -67,10 +67,13 @@ class RegionScore:
     """The numbers of one region.
 
     Attributes:
-        noise_floor: mean absolute error of a perfect predictor, given the noise of the averages.
+        noise_floor: mean absolute error of a predictor that knows the true rates, given the noise of
+            the averages.
+        noise_floor_share: of the held-out averages, those of two responses or more; the noise of
+            the others is carried over. None in a result of an older version.
         predictors: by name: ``mean``, ``ols``, ``ridge``, ``pls``, ``kernel``, ``nrp``.
         comparisons: the NRP head less each baseline.
-        reliability: split-half, of the averaged responses, median over sites.
+        reliability: of the averages, median over sites: the share of variance due to the stimuli.
     """
 
     n_sites: int
@@ -78,6 +81,7 @@ class RegionScore:
     noise_floor: float | None
     predictors: dict[str, PredictorScore]
     noise_floor_reason: str | None = None
+    noise_floor_share: float | None = None
     comparisons: dict[str, PairedDifference] = field(default_factory=dict)
     reliability: float | None = None
     reliability_reason: str | None = None

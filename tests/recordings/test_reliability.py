@@ -53,8 +53,9 @@ def test_each_split_is_that_of_pandas(n_repetitions):
     )
     found = split_half_reliability(recordings, seed=1, n_splits=10)
     np.testing.assert_allclose(found, by_pandas(recordings, 1, 10), atol=1e-6)
+    whole = recordings_of(rng.normal(7, 1, (50, 1, 40)) + rng.normal(size=(50, n_repetitions, 40)))
     np.testing.assert_allclose(
-        site_reliability(recordings, seed=2), by_pandas(recordings, 2, 20).mean(axis=0), atol=1e-6
+        site_reliability(whole, seed=2), by_pandas(whole, 2, 20).mean(axis=0), atol=1e-6
     )
 
 

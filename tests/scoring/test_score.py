@@ -46,6 +46,7 @@ def test_result_has_the_documented_keys(run_folder: Path) -> None:
     low, high = region["nrp_error"]["ci95"]
     assert low < region["nrp_error"]["value"] < high
     assert region["noise_floor"] > 0
+    assert region["noise_floor_share"] == 1, "every stimulus is repeated at every site"
     assert set(result["model"]) >= {"sha256", "n_parameters", "layers"}
     assert set(result["recordings"]) >= {"name", "simulated", "n_stimuli", "fingerprint"}
     assert set(result) >= {
