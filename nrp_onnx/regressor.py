@@ -12,10 +12,11 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from nrp_onnx.activations.layer_file import LoadedLayer
 from nrp_onnx.export.folded_head import FoldedHead, fold_head
+from nrp_onnx.predictor.channels import SeenLayer
 from nrp_onnx.predictor.image_products import read_span
 from nrp_onnx.predictor.search_file import read_search
 from nrp_onnx.predictor.trials import TrialRecord
-from nrp_onnx.scoring.fold import FoldPlan, fit_heads, prepare_fold
+from nrp_onnx.scoring.fold import FoldPlan, fit_fold, prepare_fold
 from nrp_onnx.scoring.splits import VALIDATION_SHARE, Fold
 from nrp_onnx.threads import one_blas_thread
 
@@ -87,6 +88,7 @@ class NrpRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ig
         )
         # Nothing is held out: the images are all for training.
         fold = Fold(np.arange(1), np.sort(fit), np.sort(validation))
+        layer = LoadedLayer(np.asarray(features, np.float32))
         plan = FoldPlan(
             rates=Y,
             regions=(_REGION,) * Y.shape[1],
@@ -95,18 +97,23 @@ class NrpRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ig
             normalise="zscore",
             seed=self.random_state,
             n_seeds=1,
+            seen=[SeenLayer(layer, None)],
         )
-        layer = LoadedLayer(np.asarray(features, np.float32))
         with one_blas_thread(), tempfile.TemporaryDirectory() as folder:
             prepared = prepare_fold(plan, [read_span(layer)], 0, fold)
             record = TrialRecord(Path(folder) / "trials.parquet", ["X"])
-            fitted = fit_heads(plan, prepared, record, lambda _: None).fitted
+            fitted = fit_fold(plan, prepared, record, lambda _: None).fitted
         assert fitted is not None, "the first fold is kept"
         self._means = np.nanmean(Y, axis=0)
         self.head_: FoldedHead | None = None
         if fitted.bases[0].n_directions:
             self.head_ = fold_head(
-                fitted.predictor, fitted.bases, [layer], fitted.offset, fitted.scale
+                fitted.predictor,
+                fitted.bases,
+                fitted.channels,
+                [layer],
+                fitted.offset,
+                fitted.scale,
             )
         return self
 

@@ -7,12 +7,58 @@ from functools import partial
 import numpy as np
 
 from nrp_onnx.activations.layer_file import LayerActivations
+from nrp_onnx.backbone.layers import Grid
+from nrp_onnx.predictor.channels import ChannelBasis
 from nrp_onnx.predictor.directions import Basis
 from nrp_onnx.predictor.image_products import FEATURES_A_BLOCK
+from nrp_onnx.predictor.linear_path import LinearPath
+from nrp_onnx.predictor.masked_ridge import MaskedPath
 from nrp_onnx.predictor.nrp_predictor import NrpPredictor
+from nrp_onnx.predictor.readouts.spatial import SpatialHead
 from nrp_onnx.threads import map_on_cores
 
 Dense = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class SpatialLayer:
+    """What is computed at each position of a layer.
+
+    Attributes:
+        grid: which features lie at which position.
+        directions: (k, channels): coordinates are their products with the activations less the mean.
+        l1: W (C * units, k) and b (C * units,) of NRP-L1, the units of the first head first; None where
+            the heads do not see the layer.
+        masks: (C, components, n_sites, P), of each head.
+        weights: (C, components, n_sites, units), of the units under each mask.
+        linear: (n_sites, k, P), of the masked ridge, in the recordings' units; None without one.
+    """
+
+    grid: Grid
+    directions: np.ndarray
+    l1: Dense | None
+    masks: np.ndarray | None
+    weights: np.ndarray | None
+    linear: np.ndarray | None
+
+    def rates(self, moved: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What the layer adds to the network, and to the rates: float64 (n_images, n_sites) each.
+
+        Args:
+            moved: activations less their mean, (n_images, D).
+        """
+        seen = self.grid.by_position(moved) @ self.directions.T
+        network, linear = np.zeros(()), np.zeros(())
+        if self.l1 is not None and self.masks is not None and self.weights is not None:
+            n_heads, _, _, n_units = self.weights.shape
+            units = np.maximum(seen @ self.l1[0].T + self.l1[1], 0)
+            apart = units.reshape(*units.shape[:2], n_heads, n_units)
+            network = np.einsum(
+                "npcu,cksp,cksu->ns", apart, self.masks, self.weights, optimize=True
+            )
+        if self.linear is not None:
+            linear = np.einsum("npk,skp->ns", seen, self.linear, optimize=True)
+        return network, linear
 
 
 @dataclass(frozen=True)
@@ -23,32 +69,39 @@ class FoldedLayer:
         mean: what is taken from the activations first, float32 (D,): folded into b as well,
             activations that hardly differ would cancel to nothing.
         basis: (r, D), or None; the input of ``l1``, else the activations themselves.
-        l1: W (C * units, r or D) and b (C * units,), those of the first head first; None where the
+        l1: W (C * units, r or D) and b (C * units,), those of the first head first; None where dense
             heads do not see the layer.
         linear: (n_sites, D), of the linear path, in the recordings' units; None where there is none.
+        spatial: what spatial heads and the masked ridge compute; None where there are none.
     """
 
     mean: np.ndarray
-    basis: np.ndarray | None
-    l1: Dense | None
-    linear: np.ndarray | None
+    basis: np.ndarray | None = None
+    l1: Dense | None = None
+    linear: np.ndarray | None = None
+    spatial: SpatialLayer | None = None
 
 
 @dataclass(frozen=True)
 class FoldedHead:
-    """C heads as one NRP network, with its linear path.
+    """C heads as one NRP network, with its linear path: rates = gain * network + linear + constant.
 
     Attributes:
         layers: one for each layer that is used.
         n_heads: C.
-        l2: W (C, units, L * units of NRP-L1) and b (C, units).
-        out: W (n_sites, C * units) and b (n_sites,); it gives rates in the recordings' own units.
+        l2: W (C, units, L * units of NRP-L1) and b (C, units) of dense heads; None of spatial ones.
+        out: W (n_sites, C * units) of dense heads, else None; and b (n_sites,).
+        root: whether the network gives square roots, which are squared where they are over 0.
+        gain, constant: (n_sites,), in the recordings' own units.
     """
 
     layers: list[FoldedLayer]
     n_heads: int
-    l2: Dense
-    out: Dense
+    l2: Dense | None
+    out: tuple[np.ndarray | None, np.ndarray]
+    root: bool
+    gain: np.ndarray
+    constant: np.ndarray
 
     def rates(self, activations: Sequence[np.ndarray]) -> np.ndarray:
         """Rates in the recordings' own units, float64 (n_images, n_sites).
@@ -56,8 +109,8 @@ class FoldedHead:
         Args:
             activations: of each layer, (n_images, D).
         """
-        (l2_weight, l2_bias), (out_weight, out_bias) = self.l2, self.out
-        local, rates = [], np.asarray(out_bias, np.float64)
+        out_weight, out_bias = self.out
+        network, rates, local = np.asarray(out_bias, np.float64), self.constant, []
         for layer, x in zip(self.layers, activations, strict=True):
             moved = x - layer.mean
             if layer.linear is not None:
@@ -66,9 +119,16 @@ class FoldedHead:
                 seen = moved if layer.basis is None else moved @ layer.basis.T
                 units = np.maximum(seen @ layer.l1[0].T + layer.l1[1], 0)
                 local.append(units.reshape(len(x), self.n_heads, -1))
-        joined = np.concatenate(local, axis=2)
-        hidden = np.maximum(np.einsum("ncu,chu->nch", joined, l2_weight) + l2_bias, 0)
-        found: np.ndarray = rates + hidden.reshape(len(hidden), -1) @ out_weight.T
+            if layer.spatial is not None:
+                to_network, to_rates = layer.spatial.rates(moved)
+                network, rates = network + to_network, rates + to_rates
+        if self.l2 is not None and out_weight is not None:
+            joined = np.concatenate(local, axis=2)
+            hidden = np.maximum(np.einsum("ncu,chu->nch", joined, self.l2[0]) + self.l2[1], 0)
+            network = network + hidden.reshape(len(hidden), -1) @ out_weight.T
+        if self.root:
+            network = np.maximum(network, 0) ** 2
+        found: np.ndarray = self.gain * network + rates
         return found
 
 
@@ -85,63 +145,86 @@ def _differing(bases: Sequence[Basis]) -> list[int]:
 def fold_head(
     predictor: NrpPredictor,
     bases: Sequence[Basis],
+    channels: Sequence[ChannelBasis],
     activations: Sequence[LayerActivations],
     offset: np.ndarray,
     scale: np.ndarray,
 ) -> FoldedHead:
     """Fold what stands around the heads into their first and last weights.
 
-    With coordinates c = (x - mean) V, NRP-L1 is W c + b = (W V^T) (x - mean) + b; W and V are kept
-    apart where they are smaller so. With rates = out * scale + offset, the scale and the offset go
-    into NRP-out, and so do the mean over heads and the share of the linear path.
+    With coordinates c = (x - mean) V, NRP-L1 of dense heads is W c + b = (W V^T) (x - mean) + b; W and V
+    are kept apart where they are smaller so, and always for spatial heads. The scale, the mean over
+    heads and the weights of the mixture go into the last weights.
 
     Args:
-        bases, activations: of all candidate layers.
+        bases, channels, activations: of all candidate layers.
         offset, scale: float arrays (n_sites,) from the targets to the recordings' units.
     """
+    root, gain = predictor.root, predictor.weight
     states = [
-        {name: tensor.numpy().astype(np.float64) for name, tensor in head.state_dict().items()}
+        {name: value.numpy().astype(np.float64) for name, value in _state_of(head).items()}
         for head in predictor.heads
     ]
-    fold = partial(_fold_layer, predictor, states, bases, activations, scale)
+    # The network gives square roots of rates, or rates.
+    of_network = scale if root is None else root.scale
+    at_zero = offset if root is None else root.offset
+    constant = offset * (1 - gain) + scale * predictor.constant
+    if predictor.linear is not None:
+        constant = constant + predictor.linear_weight * scale * predictor.linear.at_mean
+    fold = partial(_fold_layer, predictor, states, bases, channels, activations, scale, of_network)
     bytes_each = 16 * len(bases[0].coordinates) * FEATURES_A_BLOCK
     folded = map_on_cores(fold, used_layers(predictor, bases), bytes_each)
-    at_mean = offset + sum(shift for _, shift in folded)
-    from_heads = (1 - predictor.share) * scale
-    if predictor.linear is not None:
-        at_mean += predictor.share * predictor.linear.at_mean * scale
-    out_bias = np.mean([state["out.bias"] for state in states], axis=0)
-    out_weights = np.concatenate([state["out.weight"] for state in states], axis=1) / len(states)
+    constant = constant + sum(shift for _, shift in folded)
+    bias = np.mean([state["out.bias"].reshape(-1) for state in states], axis=0)
+    l2, out_weight = None, None
+    if not _is_spatial(predictor):
+        weights = np.concatenate([state["out.weight"] for state in states], axis=1) / len(states)
+        out_weight = weights * of_network[:, None]
+        l2 = (
+            np.stack([state["l2.weight"] for state in states]),
+            np.stack([state["l2.bias"] for state in states]),
+        )
     return FoldedHead(
         layers=[layer for layer, _ in folded],
         n_heads=len(states),
-        l2=(
-            np.stack([state["l2.weight"] for state in states]),
-            np.stack([state["l2.bias"] for state in states]),
-        ),
-        out=(
-            out_weights * from_heads[:, None],
-            out_bias * from_heads + at_mean,
-        ),
+        l2=l2,
+        out=(out_weight, bias * of_network + at_zero),
+        root=root is not None,
+        gain=gain,
+        constant=constant,
     )
+
+
+def _is_spatial(predictor: NrpPredictor) -> bool:
+    return isinstance(predictor.heads[0], SpatialHead)
+
+
+def _state_of(head: object) -> Mapping[str, object]:
+    return head.state if isinstance(head, SpatialHead) else head.state_dict()  # type: ignore[attr-defined,no-any-return]
 
 
 def _fold_layer(
     predictor: NrpPredictor,
     states: Sequence[Mapping[str, np.ndarray]],
     bases: Sequence[Basis],
+    channels: Sequence[ChannelBasis],
     activations: Sequence[LayerActivations],
     scale: np.ndarray,
+    of_network: np.ndarray,
     place: int,
 ) -> tuple[FoldedLayer, np.ndarray | float]:
     """What is computed from a layer, and by how much its rounding of the mean shifts the rates.
 
     Args:
         states: of the heads, float64.
+        of_network: what the network's outputs are multiplied by, (n_sites,).
     """
     x, basis, differing = activations[place], bases[place], _differing(bases)
-    mean, l1, directions, linear, shift = None, None, None, None, 0.0
-    if place in predictor.layers:
+    mean, l1, directions, linear, spatial, shift = None, None, None, None, None, 0.0
+    if _is_spatial(predictor) or isinstance(predictor.linear, MaskedPath):
+        spatial = _fold_spatial(predictor, channels, differing, scale, of_network, place)
+        mean = channels[place].mean
+    if place in predictor.layers and not _is_spatial(predictor):
         name = f"l1.{predictor.layers.index(place)}"
         weights = np.concatenate([state[f"{name}.weight"] for state in states])
         biases = np.concatenate([state[f"{name}.bias"] for state in states])
@@ -153,9 +236,39 @@ def _fold_layer(
         rounding = mean - mean.astype(np.float32)
         seen = rounding if directions is None else directions @ rounding
         l1 = weights, biases - weights @ seen
-    if predictor.linear is not None and place in differing:
+    if isinstance(predictor.linear, LinearPath) and place in differing:
         linear, mean = predictor.linear.fold(differing.index(place), x)
-        linear = linear * (predictor.share * scale)[:, None]
+        linear = linear * (predictor.linear_weight * scale)[:, None]
         shift = -(linear @ (mean - mean.astype(np.float32)))
     assert mean is not None
-    return FoldedLayer(mean.astype(np.float32), directions, l1, linear), shift
+    return FoldedLayer(mean.astype(np.float32), directions, l1, linear, spatial), shift
+
+
+def _fold_spatial(
+    predictor: NrpPredictor,
+    channels: Sequence[ChannelBasis],
+    differing: Sequence[int],
+    scale: np.ndarray,
+    of_network: np.ndarray,
+    place: int,
+) -> SpatialLayer:
+    basis = channels[place]
+    l1, masks, weights, linear = None, None, None, None
+    heads = [head for head in predictor.heads if isinstance(head, SpatialHead)]
+    if heads and place in predictor.layers:
+        at = predictor.layers.index(place)
+        states = [head.state for head in heads]
+        l1 = (
+            np.concatenate([state[f"l1.{at}.weight"].double().numpy().T for state in states]),
+            np.concatenate([state[f"l1.{at}.bias"].double().numpy()[0] for state in states]),
+        )
+        n_units = heads[0].shape.l1
+        units = slice(at * n_units, (at + 1) * n_units)
+        # From (n_sites, components, ...) of a head to (heads, components, n_sites, ...).
+        masks = np.stack([head.masks(at).double().numpy() for head in heads]).swapaxes(1, 2)
+        of_units = np.stack([state["out.weight"][..., units].double().numpy() for state in states])
+        weights = of_units.swapaxes(1, 2) * of_network[:, None] / len(heads)
+    if isinstance(predictor.linear, MaskedPath) and place in differing:
+        of_layer = predictor.linear.weights[differing.index(place)]
+        linear = of_layer.swapaxes(1, 2) * (predictor.linear_weight * scale)[:, None, None]
+    return SpatialLayer(basis.grid, basis.directions.T, l1, masks, weights, linear)

@@ -14,7 +14,7 @@ from nrp_onnx.backbone import weight_files
 from nrp_onnx.backbone.feature_graph import Feature, to_checked_proto
 from nrp_onnx.backbone.weight_files import PROTOBUF_LIMIT, bytes_inside
 from nrp_onnx.errors import OutputError
-from nrp_onnx.export.folded_head import FoldedHead
+from nrp_onnx.export.folded_head import Dense, FoldedHead, SpatialLayer
 from nrp_onnx.export.predict import RATES
 
 SCORES_KEY = "nrp_onnx.scores"
@@ -93,23 +93,38 @@ def _append_head(
         ]
         return tape.op("Gemm", [x, *values], {"transB": 1}, name=f"nrp/{name}")
 
-    local, linear = [], []
+    local, linear, network = [], [], []
     for place, (x, layer) in enumerate(zip(inputs, head.layers, strict=True)):
         centred = tape.op("Sub", [x, constant(f"layer.{place}.mean", layer.mean)])
         if layer.linear is not None:
             linear.append(dense(centred, f"linear.{place}", layer.linear))
+        if layer.spatial is not None:
+            to_network, to_rates = _spatial(tape, constant, centred, layer.spatial, place)
+            network += to_network
+            linear += to_rates
         if layer.l1 is not None:
             if layer.basis is not None:
                 centred = dense(centred, f"basis.{place}", layer.basis)
             local.append(tape.op("Relu", [dense(centred, f"l1.{place}", *layer.l1)]))
-    if head.n_heads == 1:
-        joined = tape.op("Concat", local, {"axis": 1})
-        l2 = tape.op("Relu", [dense(joined, "l2", head.l2[0][0], head.l2[1][0])])
+    out_weight, out_bias = head.out
+    if head.l2 is not None and out_weight is not None:
+        if head.n_heads == 1:
+            joined = tape.op("Concat", local, {"axis": 1})
+            l2 = tape.op("Relu", [dense(joined, "l2", head.l2[0][0], head.l2[1][0])])
+        else:
+            l2 = _averaged_l2(tape, constant, local, head.l2, head.n_heads)
+        rates = dense(l2, "out", out_weight, out_bias)
     else:
-        l2 = _averaged_l2(tape, constant, local, head)
-    rates = dense(l2, "out", *head.out)
+        rates = constant("out.bias", out_bias)
+        for value in network:
+            rates = tape.op("Add", [value, rates])
+    if head.root:
+        rates = tape.op("Relu", [rates])
+        rates = tape.op("Mul", [rates, rates])
+    rates = tape.op("Mul", [rates, constant("gain", head.gain)])
     for value in linear:
         rates = tape.op("Add", [rates, value])
+    rates = tape.op("Add", [rates, constant("constant", head.constant)])
     rates.name = RATES
     rates.shape = ir.Shape([batch, len(head.out[1])])
     rates.type = ir.TensorType(ir.DataType.FLOAT)
@@ -121,18 +136,75 @@ def _append_head(
     graph.outputs.append(rates)
 
 
+def _spatial(
+    tape: Tape,
+    constant: Callable[..., ir.Value],
+    centred: ir.Value,
+    layer: SpatialLayer,
+    place: int,
+) -> tuple[list[ir.Value], list[ir.Value]]:
+    """What a layer adds to the network and to the rates, (batch, n_sites) each; none or one of both.
+
+    Args:
+        centred: activations less their mean, (batch, D).
+    """
+    grid, name = layer.grid, f"spatial.{place}"
+
+    def numbers(what: str, *values: int) -> ir.Value:
+        return constant(f"{name}.{what}", np.array(values), np.int64)
+
+    if grid.channels_first:
+        shape = numbers("map", 0, grid.channels, grid.n_positions)
+        channels = tape.op("Reshape", [centred, shape])
+    else:
+        shape = numbers("tokens", 0, grid.extra + grid.n_positions, grid.channels)
+        tokens = tape.op("Reshape", [centred, shape])
+        if grid.extra:
+            end = np.iinfo(np.int64).max
+            cut = [numbers(*part) for part in (("first", grid.extra), ("end", end), ("axis", 1))]
+            tokens = tape.op("Slice", [tokens, *cut])
+        channels = tape.op("Transpose", [tokens], {"perm": [0, 2, 1]})
+    # (batch, k, P)
+    seen = tape.op("MatMul", [constant(f"{name}.directions", layer.directions), channels])
+    network, linear = [], []
+    if layer.linear is not None:
+        n_sites = len(layer.linear)
+        flat = tape.op("Flatten", [seen], {"axis": 1})
+        weights = constant(f"{name}.linear", layer.linear.reshape(n_sites, -1))
+        linear.append(tape.op("Gemm", [flat, weights], {"transB": 1}))
+    if layer.l1 is not None and layer.masks is not None and layer.weights is not None:
+        n_heads, _, _, n_units = layer.weights.shape
+        product = tape.op("MatMul", [constant(f"{name}.l1.weight", layer.l1[0]), seen])
+        biases = constant(f"{name}.l1.bias", layer.l1[1][:, None])
+        units = tape.op("Relu", [tape.op("Add", [product, biases])])
+        apart = numbers("heads", 0, n_heads, 1, n_units, grid.n_positions)
+        units = tape.op("Reshape", [units, apart])
+        masks = constant(f"{name}.masks", layer.masks.swapaxes(2, 3))
+        # (batch, C, components, units, n_sites)
+        under_masks = tape.op("MatMul", [units, masks])
+        weights = constant(f"{name}.weights", layer.weights.swapaxes(2, 3))
+        weighted = tape.op("Mul", [under_masks, weights])
+        axes = numbers("axes", 1, 2, 3)
+        network.append(tape.op("ReduceSum", [weighted, axes], {"keepdims": 0}))
+    return network, linear
+
+
 def _averaged_l2(
-    tape: Tape, constant: Callable[..., ir.Value], local: Sequence[ir.Value], head: FoldedHead
+    tape: Tape,
+    constant: Callable[..., ir.Value],
+    local: Sequence[ir.Value],
+    l2: Dense,
+    n_heads: int,
 ) -> ir.Value:
     """NRP-L2 of several heads, (batch, C * units): one matrix product for each head, in a stack."""
-    weights, biases = head.l2
-    split = constant("heads", np.array([0, head.n_heads, -1]), np.int64)
+    weights, biases = l2
+    split = constant("heads", np.array([0, n_heads, -1]), np.int64)
     apart = [tape.op("Reshape", [value, split]) for value in local]
     joined = tape.op("Transpose", [tape.op("Concat", apart, {"axis": 2})], {"perm": [1, 0, 2]})
     product = tape.op("MatMul", [joined, constant("l2.weight", weights.transpose(0, 2, 1))])
     shifted = tape.op("Add", [product, constant("l2.bias", biases[:, None])])
-    l2 = tape.op("Transpose", [tape.op("Relu", [shifted])], {"perm": [1, 0, 2]})
-    return tape.op("Reshape", [l2, constant("joined", np.array([0, -1]), np.int64)])
+    units = tape.op("Transpose", [tape.op("Relu", [shifted])], {"perm": [1, 0, 2]})
+    return tape.op("Reshape", [units, constant("joined", np.array([0, -1]), np.int64)])
 
 
 def _finished(model: ir.Model, facts: dict[str, Any], what: str) -> onnx.ModelProto:

@@ -321,7 +321,12 @@ def export(
         export_fold(
             folder,
             fold_head(
-                first.predictor, first.bases, extracted.activations, first.offset, first.scale
+                first.predictor,
+                first.bases,
+                first.channels,
+                extracted.activations,
+                first.offset,
+                first.scale,
             ),
             inputs.backbone,
             plan.preprocessing,
@@ -336,7 +341,7 @@ def export(
             features,
             [extracted.activations[place] for place in used],
             test,
-            fits.predictions["nrp"][test],
+            first.rates,
             np.nanstd(recordings.averages, axis=0),
         )
         write_predictions(folder / PREDICTIONS_FILE, recordings, extracted.folds, fits.predictions)
