@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+from torch import Tensor, nn
 
 from nrp_onnx.activations.layer_file import LayerActivations
 from nrp_onnx.backbone.layers import Grid
@@ -199,8 +200,8 @@ def _is_spatial(predictor: NrpPredictor) -> bool:
     return isinstance(predictor.heads[0], SpatialHead)
 
 
-def _state_of(head: object) -> Mapping[str, object]:
-    return head.state if isinstance(head, SpatialHead) else head.state_dict()  # type: ignore[attr-defined,no-any-return]
+def _state_of(head: nn.Module) -> dict[str, Tensor]:
+    return head.state if isinstance(head, SpatialHead) else head.state_dict()
 
 
 def _fold_layer(

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from nrp_onnx.predictor.directions import Basis, fit_basis
     from nrp_onnx.predictor.head import HeadConfig, NrpHead
     from nrp_onnx.predictor.image_products import LayerSpan, read_span
-    from nrp_onnx.predictor.nrp_predictor import NrpPredictor, fit_predictor
+    from nrp_onnx.predictor.nrp_predictor import NrpPredictor, fit_heads
     from nrp_onnx.predictor.search_file import read_search
     from nrp_onnx.predictor.search_space import SearchSpace
     from nrp_onnx.predictor.training import train_heads
@@ -27,7 +27,7 @@ __all__ = [
     "TrialRecord",
     "fit_baselines",
     "fit_basis",
-    "fit_predictor",
+    "fit_heads",
     "read_search",
     "read_span",
     "train_heads",
@@ -40,7 +40,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
         "directions": ["Basis", "fit_basis"],
         "head": ["HeadConfig", "NrpHead"],
         "image_products": ["LayerSpan", "read_span"],
-        "nrp_predictor": ["NrpPredictor", "fit_predictor"],
+        "nrp_predictor": ["NrpPredictor", "fit_heads"],
         "search_file": ["read_search"],
         "search_space": ["SearchSpace"],
         "training": ["train_heads"],

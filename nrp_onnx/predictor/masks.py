@@ -5,7 +5,7 @@ on the masked coordinates m_p Z_p needs K = sum_p m_p^2 Z_p Z_p^T. The products 
 positions cost what the one product of a dense ridge costs, and each mask is a weighted sum of them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,7 +47,7 @@ _ROWS, _MOST_BYTES = 64, 2**29
 
 
 def masked_products(
-    bases: Sequence[ChannelBasis], images: np.ndarray, masks: Sequence[int]
+    bases: Sequence[ChannelBasis], images: np.ndarray, masks: Iterable[int]
 ) -> np.ndarray:
     """Inner products of some images over all layers, through some masks: float32 (len(masks), n, n).
 
@@ -58,7 +58,7 @@ def masked_products(
         images: their places, n of them.
         masks: places in `MASKS`.
     """
-    n = len(images)
+    n, masks = len(images), list(masks)
     products = np.zeros((len(masks), n, n), np.float32)
     for basis in bases:
         factors = squared_weights(basis, masks).astype(np.float32)
@@ -70,7 +70,7 @@ def masked_products(
     return products
 
 
-def squared_weights(basis: ChannelBasis, masks: Sequence[int]) -> np.ndarray:
+def squared_weights(basis: ChannelBasis, masks: Iterable[int]) -> np.ndarray:
     """What the squared coordinates of a layer are multiplied by: float64 (len(masks), P)."""
     n = basis.grid.n_positions
     every = [MASKS[place] for place in masks]

@@ -122,7 +122,7 @@ class _LeaveOneOut:
         which is fast. The search starts at its choice; each site then moves along `ALPHAS` to smaller
         errors, until both neighbours have a larger leave-one-out error.
         """
-        n, n_sites = self._outside.shape
+        n, n_sites = len(self._left), self._turned.shape[1]
         grid = ALPHAS * self._squares.sum() / n
         errors, sites = np.full((len(grid), n_sites), np.inf), np.arange(n_sites)
         known = np.zeros(errors.shape, bool)

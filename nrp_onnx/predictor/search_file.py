@@ -12,7 +12,6 @@ from msgspec import Meta
 from nrp_onnx.errors import OptionError
 from nrp_onnx.file_schema import Count, Key, checked_table, read_keys
 from nrp_onnx.predictor.head import TrainingPlan
-from nrp_onnx.predictor.readouts.spatial import MASKS
 from nrp_onnx.predictor.search_space import LAYER_SETS, PRESETS, SearchSpace
 from nrp_onnx.predictor.training import LOSSES
 
@@ -45,8 +44,8 @@ _LISTS = {
     "input_noises": _several(_FromZero, "of numbers from 0"),
     "linear_shares": _several(_Part, "of numbers from 0 to 1"),
     "masks": Key(
-        tuple[Literal[MASKS], ...],
-        f"a list out of {', '.join(MASKS)}",
+        tuple[Literal["gaussian", "free"], ...],
+        "a list out of gaussian, free",
         is_right=lambda values: len(values) == len(set(values)),
     ),
 }

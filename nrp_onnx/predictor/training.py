@@ -159,10 +159,11 @@ def train_parts(
     stop = threading.Event()
     ended: dict[int, TrainedHead] = {}
     with one_torch_thread() as threads:
-        stacks, first = [], 0
+        stacks: list[_Stack] = []
+        first = 0
         for data, jobs in parts:
-            for stack in _stacks(jobs):
-                placed = {first + place: job for place, job in stack.items()}
+            for alike in _stacks(jobs):
+                placed = {first + place: job for place, job in alike.items()}
                 stacks.append(_Stack(data, placed, plan, advance, stop))
             first += len(jobs)
         pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
