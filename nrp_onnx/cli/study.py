@@ -292,8 +292,8 @@ def arena_command(
     animals: Annotated[
         str | None,
         typer.Option(
-            help="Of which animal recordings are, as a=M1,b=M2 by their names, where their sites.csv "
-            "has no column animal."
+            help="Of which animal recordings are, as monday=A,tuesday=B by the last parts of their "
+            "names, where their sites.csv has no column animal."
         ),
     ] = None,
     page: Annotated[
@@ -330,13 +330,16 @@ def arena_command(
     if preprocess is not None and "=" in preprocess:
         own = _named(preprocess, "--preprocess")
         options = replace(options, preprocess=None)
-    shown = [opened(name, region) for name in recordings]
-    # Recordings may be named as on the command line, by their folder.
-    folders = {Path(name).name: of.name for name, of in zip(recordings, shown, strict=True)}
-    of_animals = {
-        folders.get(name, name): animal
-        for name, animal in (_named(animals, "--animals") if animals else {}).items()
-    }
+    names = [Path(name).name for name in recordings]
+    if len(set(names)) < len(names):
+        raise OptionError(
+            "recordings of the same name",
+            where="--recordings",
+            expected="names or folders whose last parts differ",
+            found=", ".join(recordings),
+        )
+    shown = {name: opened(of, region) for name, of in zip(names, recordings, strict=True)}
+    of_animals = _named(animals, "--animals") if animals else {}
     command = ["nrp-onnx", *sys.argv[1:]]
     study = study_arena(models, shown, out, options, own, of_animals, page, command)
     show(study, arena_tables(study), out, as_json)

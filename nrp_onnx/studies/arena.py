@@ -40,7 +40,7 @@ _METRICS = {"mae": 1, "mse": 2}
 
 def study_arena(
     files: Sequence[Path],
-    recordings: Sequence[Recordings],
+    recordings: Mapping[str, Recordings],
     out: Path,
     options: ScoreOptions,
     preprocess: Mapping[str, str] | None = None,
@@ -54,8 +54,9 @@ def study_arena(
     animal and session that their recordings say; without such labels, a recordings is one session.
 
     Args:
+        recordings: by the names that they have in the arena.
         preprocess: by the model's name, its own choice; others take that of the options.
-        animals: by the name of recordings, of which animal they are, where their sites do not say.
+        animals: by the name of the recordings, of which animal they are, where their sites do not say.
         page: a Markdown file that takes the results in words and tables.
         command: that made the study, for the page.
 
@@ -63,23 +64,24 @@ def study_arena(
         The content of arena.json.
 
     Raises:
-        OptionError: if two models or recordings have one name, or an animal is not known.
+        OptionError: if two models have one name, or there is no such name, or an animal is not known.
         RunError: if errors of the runs cannot be pooled: of other units or another version.
         ModelError: at the end, if a pair was not scored.
     """
-    names = [of.name for of in recordings]
-    if not names or len(set(names)) < len(names):
+    names = list(recordings)
+    if not (files and names):
         raise OptionError(
-            "recordings of the same name" if names else "no recordings are named",
-            where="--recordings",
-            expected="one or more whose names differ",
-            found=", ".join(names) or "none",
+            "an arena takes a model and recordings", where="MODELS, --recordings", found="none"
         )
     models = given_models(files, options)
     known = {model.name for model in models}
     _check_names(preprocess or {}, known, "--preprocess")
     _check_names(animals or {}, set(names), "--animals")
-    groups = [group for of in recordings for group in site_groups(of, animals or {})]
+    groups = [
+        group
+        for name, of in recordings.items()
+        for group in site_groups(name, of, (animals or {}).get(name, ""))
+    ]
     if len({bool(group.animal) for group in groups}) > 1:
         raise OptionError(
             "the animal of some sites is not known",
@@ -89,15 +91,15 @@ def study_arena(
             fix="Name it with --animals RECORDINGS=ANIMAL, or in the column animal of sites.csv.",
         )
     pairs = {
-        (model.name, of.name): replace(
+        (model.name, name): replace(
             model,
-            name=safe_name(f"{model.name}-{of.name}"),
+            name=safe_name(f"{model.name}-{name}"),
             options=replace(
                 options, preprocess=(preprocess or {}).get(model.name, options.preprocess)
             ),
             recordings=of,
         )
-        for of in recordings
+        for name, of in recordings.items()
         for model in models
     }
     scored = score_models(list(pairs.values()), None, out)
@@ -117,7 +119,9 @@ def study_arena(
         "command": list(command),
         "headline": first.headline,
         "seed": options.seed,
-        "recordings": [_recordings_record(of, groups, runs) for of in recordings],
+        "recordings": [
+            _recordings_record(name, of, groups, runs) for name, of in recordings.items()
+        ],
         "shared_images": _shared_images(recordings),
         "models": [_model_record(of.name, runs) for of in models if _runs_of(of.name, runs)],
         "scores": [
@@ -160,24 +164,21 @@ class SiteGroup:
     sites: tuple[str, ...]
 
 
-def site_groups(recordings: Recordings, animals: Mapping[str, str]) -> list[SiteGroup]:
+def site_groups(name: str, recordings: Recordings, animal: str) -> list[SiteGroup]:
     """The sites by animal and session, as sites.csv says; else all of them are one session.
 
     Args:
-        animals: by the name of recordings, where their sites.csv has no animal.
+        name: of the recordings in the arena, and of their session where their sites.csv has none.
+        animal: of sites that have none in sites.csv; empty: not known.
     """
     n = recordings.n_sites
     labels = recordings.site_labels
     of_animal = labels.get("animal", ("",) * n)
     of_session = labels.get("session", ("",) * n)
     groups: dict[tuple[str, str], list[str]] = {}
-    for site, animal, session in zip(recordings.site_ids, of_animal, of_session, strict=True):
-        key = animal or animals.get(recordings.name, ""), session or recordings.name
-        groups.setdefault(key, []).append(site)
-    return [
-        SiteGroup(recordings.name, animal, session, tuple(sites))
-        for (animal, session), sites in groups.items()
-    ]
+    for site, own, session in zip(recordings.site_ids, of_animal, of_session, strict=True):
+        groups.setdefault((own or animal, session or name), []).append(site)
+    return [SiteGroup(name, of, session, tuple(sites)) for (of, session), sites in groups.items()]
 
 
 @dataclass(frozen=True, eq=False)
@@ -438,15 +439,17 @@ def _model_record(name: str, runs: Mapping[tuple[str, str], FinishedRun]) -> dic
 
 
 def _recordings_record(
+    name: str,
     recordings: Recordings,
     groups: Sequence[SiteGroup],
     runs: Mapping[tuple[str, str], FinishedRun],
 ) -> dict[str, Any]:
-    own = [group for group in groups if group.recordings == recordings.name]
-    found = [run for (_, name), run in runs.items() if name == recordings.name]
+    own = [group for group in groups if group.recordings == name]
+    found = [run for (_, of), run in runs.items() if of == name]
     regions = found[0].regions if found else {}
     return {
-        "name": recordings.name,
+        "name": name,
+        "data": recordings.name,
         "simulated": recordings.simulated,
         "fingerprint": recordings.fingerprint,
         "animals": list(dict.fromkeys(group.animal for group in own)),
@@ -455,17 +458,20 @@ def _recordings_record(
         "n_sites": recordings.n_sites,
         "regions": list(recordings.region_names),
         "units": recordings.units,
-        "reliability": {name: of.reliability for name, of in regions.items()},
-        "noise_floor": {name: of.noise_floor for name, of in regions.items()},
-        "no_noise_floor": {name: of.noise_floor_reason for name, of in regions.items()},
+        "reliability": {region: of.reliability for region, of in regions.items()},
+        "noise_floor": {region: of.noise_floor for region, of in regions.items()},
+        "no_noise_floor": {region: of.noise_floor_reason for region, of in regions.items()},
         "citation": recordings.citation,
         "licence": recordings.licence,
     }
 
 
-def _shared_images(recordings: Sequence[Recordings]) -> list[dict[str, Any]]:
+def _shared_images(recordings: Mapping[str, Recordings]) -> list[dict[str, Any]]:
     """Recordings that show some of the same images, byte for byte, and how many."""
-    images = {of.name: {sha256_of_file(path) for path in of.stimulus_paths} for of in recordings}
+    images = {
+        name: {sha256_of_file(path) for path in of.stimulus_paths}
+        for name, of in recordings.items()
+    }
     return [
         {"recordings": [first, second], "n_images": len(images[first] & images[second])}
         for first, second in combinations(images, 2)

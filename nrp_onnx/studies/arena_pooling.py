@@ -140,11 +140,15 @@ class Pooling:
             there = ~np.isnan(values)
             images = piece.images.astype(np.float64)
             sums = images @ np.where(there, values, 0.0)
-            counts = images @ there.astype(np.float64)
+            complete = bool(there.all())  # every resample then has as many values
+            counts = None if complete else images @ there.astype(np.float64)
             means = []
             for columns, drawn in piece.sites:
                 total = (sums[:, columns] * drawn).sum(axis=1)
-                number = (counts[:, columns] * drawn).sum(axis=1)
+                if counts is None:
+                    number = np.full(len(total), float(len(values) * len(columns)))
+                else:
+                    number = (counts[:, columns] * drawn).sum(axis=1)
                 mean = np.full(len(total), np.nan)
                 np.divide(total, number, out=mean, where=number > 0)
                 means.append(mean)

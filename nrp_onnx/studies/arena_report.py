@@ -77,7 +77,8 @@ def arena_page(study: Mapping[str, Any]) -> str:
     for heading, tables in _sections(study):
         lines += [f"## {heading}", ""]
         if heading == _SCORED:
-            lines += [*(f"Source of the recordings: {of}" for of in citations(study)), ""]
+            for citation in citations(study):
+                lines += [f"Source of the recordings: {citation}", ""]
         for table in tables:
             lines += [*_markdown(table), "", table.caption, ""]
     lines += ["## What these numbers do not show", "", *(f"- {of}" for of in caveats(study)), ""]

@@ -13,6 +13,8 @@ SAME_RIGHTS = "masked_ridge"
 #: Without it, the linear map that sees all of the image.
 PLAIN = (("nrp", "ridge"), ("kernel", "ridge"))
 _FEW = 5
+#: What a level is within.
+_ABOVE = {"session": "animal", "image": "session", "site": "session"}
 _WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
@@ -74,8 +76,8 @@ def answer(study: Mapping[str, Any]) -> list[str]:
     sentences = [_opening(records, asked)]
     if not fair:
         sentences.append(
-            "This is not a linear map with the same rights: ridge sees the whole image at every "
-            "site, and no masked ridge was fitted beside it."
+            "But ridge is no linear map with the same rights: it sees the whole image at every site, and "
+            "no masked ridge was fitted beside it."
         )
     sentences += [_sentence(study, records[pair]) for pair in asked]
     headline = (study["headline"], asked[0][1])
@@ -180,10 +182,13 @@ def caveats(study: Mapping[str, Any]) -> list[str]:
 
 def _of_levels(levels: list[Mapping[str, Any]]) -> str:
     drawn = _and([f"{of['level']}s" for of in levels if of["resampled"]])
-    kept = [f"{of['level']}s" for of in levels if not of["resampled"]]
     sentence = f"The intervals are over {drawn}"
-    if kept:
-        sentence += f"; over {_and(kept)} nothing is drawn, as there is but one, so that nothing is said of others"
+    for of in levels:
+        if not of["resampled"]:
+            where = "there is" if of["level"] == "animal" else f"each {_ABOVE[of['level']]} has"
+            sentence += (
+                f"; not over {of['level']}s, as {where} but one, so that nothing is said of others"
+            )
     return sentence + "."
 
 

@@ -210,11 +210,11 @@ def sessions(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         rows = [f"s{i},V4{',m' if place < 2 else ''}" for i in range(4)]
         (raw / "sites.csv").write_text("\n".join([f"site_id,region{labels}", *rows]) + "\n")
         import_arrays(
-            raw / "images", raw / "rates.npy", folder / f"{name}.folder",
-            axes=["site", "stimulus", "repetition"], sites=raw / "sites.csv", name=name,
+            raw / "images", raw / "rates.npy", folder / name,
+            axes=["site", "stimulus", "repetition"], sites=raw / "sites.csv", name="data",
             citation="Doe 2026", licence="CC0",
         )  # fmt: skip
-        found.append(folder / f"{name}.folder")
+        found.append(folder / name)
     return found
 
 
@@ -240,7 +240,7 @@ def test_every_model_meets_every_recordings_and_the_page_says_what_the_json_says
 ) -> None:
     out, page = tmp_path / "arena", tmp_path / "results.md"
     command = [
-        "study", "arena", *models, "--recordings", *sessions, "--animals", "friday.folder=n",
+        "study", "arena", *models, "--recordings", *sessions, "--animals", "friday=n",
         "--preprocess", "wide=raw", "--search", "quick", "--folds", "2", "-o", out, "--page", page,
     ]  # fmt: skip
     run = nrp_onnx(*command)
@@ -347,7 +347,7 @@ def test_a_pair_that_fails_is_named_and_only_whole_models_are_pooled(
 ) -> None:
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(models[0].read_bytes()[:500])
-    shown = [load_recordings(path) for path in sessions[:2]]
+    shown = {path.stem: load_recordings(path) for path in sessions[:2]}
     with pytest.raises(ModelError, match="2 of 4 models were not scored: broken-monday"):
         study_arena([broken, models[0]], shown, tmp_path / "out", QUICK)
     study = json.loads((tmp_path / "out" / "arena.json").read_text())
@@ -357,16 +357,16 @@ def test_a_pair_that_fails_is_named_and_only_whole_models_are_pooled(
     assert study["model_pairs"] == []
     # Of one animal nothing is drawn.
     assert [of["resampled"] for of in study["pooling"]["levels"]] == [False, True, True, True]
-    assert any("over animals nothing is drawn" in of for of in caveats(study))
+    assert any("not over animals, as there is but one" in of for of in caveats(study))
 
 
 def test_sessions_and_animals_are_those_of_the_sites(sessions: list[Path]) -> None:
     monday = load_recordings(sessions[0])
-    (whole,) = site_groups(monday, {})
+    (whole,) = site_groups("monday", monday, "")
     assert (whole.animal, whole.session, len(whole.sites)) == ("m", "monday", 4)
     friday = load_recordings(sessions[2])
     friday.site_labels["session"] = ("x", "y", "x", "")
-    groups = site_groups(friday, {"friday": "n"})
+    groups = site_groups("friday", friday, "n")
     assert [(of.animal, of.session, of.sites) for of in groups] == [
         ("n", "x", ("s0", "s2")), ("n", "y", ("s1",)), ("n", "friday", ("s3",)),
     ]  # fmt: skip
@@ -375,11 +375,9 @@ def test_sessions_and_animals_are_those_of_the_sites(sessions: list[Path]) -> No
 def test_what_cannot_be_pooled_is_an_error(
     models: list[Path], sessions: list[Path], tmp_path: Path
 ) -> None:
-    shown = [load_recordings(path) for path in sessions]
+    shown = {path.stem: load_recordings(path) for path in sessions}
     with pytest.raises(OptionError, match=r"animal of some sites is not known.*friday"):
         study_arena(models, shown, tmp_path, QUICK)
-    with pytest.raises(OptionError, match=r"same name.*monday, monday"):
-        study_arena(models, [shown[0], shown[0]], tmp_path, QUICK)
     with pytest.raises(OptionError, match=r"--animals.*no such name.*sunday"):
         study_arena(models, shown, tmp_path, QUICK, animals={"sunday": "n"})
     with pytest.raises(OptionError, match=r"--preprocess.*no such name.*other"):
@@ -388,6 +386,10 @@ def test_what_cannot_be_pooled_is_an_error(
         "study", "arena", models[0], "--recordings", sessions[2], "-o", tmp_path, "--animals", "n"
     )
     assert_user_error(run, "--animals", "name=value with commas")
+    run = nrp_onnx(
+        "study", "arena", models[0], "--recordings", sessions[2], sessions[2], "-o", tmp_path
+    )
+    assert_user_error(run, "recordings of the same name", "last parts differ")
     assert not list(tmp_path.iterdir())
 
 
