@@ -391,22 +391,3 @@ def test_what_cannot_be_pooled_is_an_error(
     )
     assert_user_error(run, "recordings of the same name", "last parts differ")
     assert not list(tmp_path.iterdir())
-
-
-def test_fields_are_drawn_at_their_place_and_their_width() -> None:
-    from matplotlib.collections import EllipseCollection
-    from matplotlib.figure import Figure
-
-    from nrp_onnx.report.site_figures import draw_fields
-
-    axes = Figure().subplots()
-    draw_fields(axes, {
-        "rf_x": np.array([0.25, np.nan, 0.5]), "rf_y": np.array([0.75, np.nan, 0.5]),
-        "rf_width": np.array([0.1, np.nan, 0.2]), "reliability": np.array([0.9, 0.5, np.nan]),
-    })  # fmt: skip
-    (ellipses,) = (of for of in axes.collections if isinstance(of, EllipseCollection))
-    assert np.array_equal(np.array(ellipses.get_offsets()), [[0.25, 0.75], [0.5, 0.5]])
-    assert np.array(ellipses.get_widths()) == pytest.approx([0.2, 0.4])
-    assert axes.get_ylim() == (1, 0)  # from the top, as an image
-    one, other = np.array(ellipses.get_edgecolor())
-    assert not np.array_equal(one, other)
