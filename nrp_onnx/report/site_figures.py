@@ -87,7 +87,7 @@ def draw_fields(axes: Axes, columns: Mapping[str, np.ndarray]) -> None:
     axes.add_collection(
         EllipseCollection(
             sides, sides, np.zeros(len(x)), units="xy", offsets=np.column_stack([x, y]),
-            offset_transform=axes.transData, facecolors="none", edgecolors=colours, linewidths=1,
+            offset_transform=axes.transData, facecolors="none", edgecolors=colours, linewidths=0.7,
         )
     )  # fmt: skip
     axes.scatter(x, y, s=9, c=colours, linewidths=0, zorder=3)

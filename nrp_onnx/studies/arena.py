@@ -12,6 +12,7 @@ import numpy as np
 from nrp_onnx.errors import OptionError, RunError
 from nrp_onnx.files import safe_name, sha256_of_file, write_json
 from nrp_onnx.recordings import Recordings
+from nrp_onnx.report.sites import site_errors
 from nrp_onnx.scoring.options import ScoreOptions
 from nrp_onnx.scoring.run import FinishedRun
 from nrp_onnx.statistics import Interval, bootstrap_means, percentile_interval
@@ -23,6 +24,7 @@ from nrp_onnx.studies.arena_pooling import (
     pooled_difference,
 )
 from nrp_onnx.studies.arena_report import write_arena_report
+from nrp_onnx.studies.arena_words import CALIBRATED
 from nrp_onnx.studies.scored_models import given_models, score_models, study_facts, write_csv
 
 #: Pairs of which the first is the map in question; ``headline`` stands for the run's own.
@@ -34,7 +36,6 @@ PREDICTOR_PAIRS = (
     ("kernel", "ridge"),
     ("headline", "ridge"),
 )
-CALIBRATED = "_calibrated"
 _METRICS = {"mae": 1, "mse": 2}
 
 
@@ -141,7 +142,10 @@ def study_arena(
     write_json(out / "arena.json", study)
     write_csv(out / "arena.csv", study["scores"])
     for kind in ("predictor_pairs", "model_pairs"):
-        flat = [{key: of[key] for key in ("first", "second", *_METRICS)} for of in study[kind]]
+        flat = [
+            {key: of[key] for key in ("first", "second", *_METRICS, "wins", "n_sites")}
+            for of in study[kind]
+        ]
         if flat:
             write_csv(out / f"arena_{kind}.csv", flat)
     write_arena_report(study, runs, out, page)
@@ -268,6 +272,7 @@ class Arena:
                         metric: self._difference(self.models, first, second, metric)
                         for metric in _METRICS
                     },
+                    **self._wins([(model, first, model, second) for model in self.models]),
                     "models": {
                         model: self._difference([model], first, second, "mae")
                         for model in self.models
@@ -290,6 +295,7 @@ class Arena:
                     self.mean([first], self.headline, metric),
                     self.mean([second], self.headline, metric),
                 )
+            record |= self._wins([(first, self.headline, second, self.headline)])
             record["recordings"] = {
                 name: _difference_record(
                     self.mean([first], self.headline, "mae", name),
@@ -312,6 +318,27 @@ class Arena:
             self.mean(models, first, metric, recordings),
             self.mean(models, second, metric, recordings),
         )
+
+    def _wins(self, compared: Sequence[tuple[str, str, str, str]]) -> dict[str, int]:
+        """At how many sites the first errs less.
+
+        Args:
+            compared: model and predictor, less model and predictor; the mean is taken over these.
+        """
+        apart = np.concatenate(
+            [
+                np.mean(
+                    [
+                        site_errors(self.runs[model, name], first)
+                        - site_errors(self.runs[other, name], second)
+                        for model, first, other, second in compared
+                    ],
+                    axis=0,
+                )
+                for name in self.recordings
+            ]
+        )
+        return {"wins": int((apart < 0).sum()), "n_sites": int(np.isfinite(apart).sum())}
 
     @cached_property
     def _means(self) -> dict[tuple[str, str, str, str | None], PooledMean]:

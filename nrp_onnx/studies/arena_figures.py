@@ -5,13 +5,14 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from nrp_onnx.report.figures import PANEL_WIDTH, label_errors, study_panels, whiskers
 from nrp_onnx.report.site_figures import draw_fields, draw_reliability
 from nrp_onnx.report.sites import site_columns, site_errors
 from nrp_onnx.report.style import BASELINE, FLOOR, HEAD, MUTED, NamedFigure
-from nrp_onnx.report.words import predictor_name
 from nrp_onnx.scoring.run import FinishedRun
+from nrp_onnx.studies.arena_words import named
 
 Runs = Mapping[tuple[str, str], FinishedRun]
 _COLUMNS = 2
@@ -32,9 +33,7 @@ def arena_figures(
     """
     figures = [errors_figure(study, predictors)]
     if study["predictor_pairs"]:
-        figures.append(
-            differences_figure(study, "predictor_pairs", "arena_predictors", predictor_name)
-        )
+        figures.append(differences_figure(study, "predictor_pairs", "arena_predictors", named))
     if study["model_pairs"]:
         figures.append(differences_figure(study, "model_pairs", "arena_models", str))
     missing = []
@@ -66,7 +65,7 @@ def errors_figure(study: Mapping[str, Any], predictors: Sequence[str]) -> NamedF
             label_errors(panel.xaxis, study["units"], "error")
         _hide(axes, len(names))
         handles = [
-            axes.flat[0].plot([], [], "o", color=colour, label=predictor_name(of))[0]
+            axes.flat[0].plot([], [], "o", color=colour, label=named(of))[0]
             for of, colour in zip(predictors, _COLOURS, strict=False)
         ]
         figure = axes.flat[0].figure
@@ -120,6 +119,7 @@ def differences_figure(
         labels = [f"{called(of['first'])} less {called(of['second'])}" for of in records]
         panel.set_yticks(range(len(records)), labels)
         panel.set_ylim(len(records) - 0.4, -0.6)
+        panel.xaxis.set_major_locator(MaxNLocator(5))
         label_errors(panel.xaxis, study["units"], "difference")
     return NamedFigure(
         name,

@@ -108,7 +108,7 @@ def _sections(study: Mapping[str, Any]) -> Iterator[tuple[str, list[PageTable]]]
 def _method(study: Mapping[str, Any]) -> str:
     pooling, protocol, versions = study["pooling"], study["protocol"], study["versions"]
     groups = ", ".join(
-        f"{of['groups']:,} {of['level']}s{'' if of['resampled'] else ' (not drawn)'}"
+        f"{of['groups']:,} {of['level']}{'' if of['groups'] == 1 else 's'}{'' if of['resampled'] else ' (not drawn)'}"
         for of in pooling["levels"]
     )
     seeds = "" if protocol["seeds"] == 1 else f", {protocol['seeds']} seeds"

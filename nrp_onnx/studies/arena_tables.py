@@ -7,8 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from nrp_onnx.report.page_tables import Cell, PageTable
-from nrp_onnx.report.words import predictor_name
-from nrp_onnx.studies.arena_words import difference_words, p_words, verdict
+from nrp_onnx.studies.arena_words import difference_words, named, p_words, verdict
 
 _FIELDS = ("ridge", "masked_ridge")
 
@@ -79,7 +78,7 @@ def scores_table(study: Mapping[str, Any], predictor: str) -> PageTable:
     headings = [("Model", False), *((name, True) for name in names), ("Pooled", True)]
     called = "NRP-error" if predictor == study["headline"] else "Error"
     caption = (
-        f"{called} of the {predictor_name(predictor)} (MAE in {study['units']}, held-out images; "
+        f"{called} of the {named(predictor)} (MAE in {study['units']}, held-out images; "
         "[95 % interval]). Of one recordings: over its images and sites. Pooled: over animals and "
         "sessions as well."
     )
@@ -90,23 +89,20 @@ def predictor_pairs_table(study: Mapping[str, Any]) -> PageTable:
     """The pooled paired difference of every two predictors, over all models and recordings."""
     caption = (
         "First less second, pooled over all models and recordings, [95 % interval]; negative: the "
-        "first errs less. p: two-sided, corrected for the number of pairs (Holm). The verdict is on "
-        "the mean absolute error."
+        "first errs less. p: two-sided, corrected for the number of pairs (Holm). Better at: sites "
+        "where the first errs less, mean over models. The verdict is on the mean absolute error."
     )
     return PageTable(
         caption,
         _PAIR_HEADINGS,
-        [
-            _pair_row(predictor_name(of["first"]), predictor_name(of["second"]), of)
-            for of in study["predictor_pairs"]
-        ],
+        [_pair_row(named(of["first"]), named(of["second"]), of) for of in study["predictor_pairs"]],
     )
 
 
 def model_pairs_table(study: Mapping[str, Any]) -> PageTable:
     """The pooled paired difference of every two models, with the headline predictor."""
     caption = (
-        f"NRP-error ({predictor_name(study['headline'])}) with the first model less that with the "
+        f"NRP-error ({named(study['headline'])}) with the first model less that with the "
         "second, pooled over all recordings; as above."
     )
     rows = [_pair_row(of["first"], of["second"], of) for of in study["model_pairs"]]
@@ -126,12 +122,12 @@ def single_table(study: Mapping[str, Any], level: str) -> PageTable:
     )
     rows = []
     for of in study["predictor_pairs"]:
-        row = [Cell(predictor_name(of["first"])), Cell(predictor_name(of["second"]))]
+        row = [Cell(named(of["first"])), Cell(named(of["second"]))]
         row += [
             Cell(difference_words(of[level][name]), of[level][name]["difference"]) for name in names
         ]
         rows.append(row)
-    over = "images and sites of each" if level == "recordings" else "animals and sessions, too"
+    over = "images and sites of each" if level == "recordings" else "the same levels"
     mean = ", mean over all models" if level == "recordings" else ", pooled over all recordings"
     caption = (
         f"The same differences in mean absolute error{mean}; intervals over {over}, not corrected."
@@ -157,7 +153,8 @@ def citations(study: Mapping[str, Any]) -> list[str]:
 
 _PAIR_HEADINGS = [
     ("First", False), ("Second", False), ("MAE", True), ("p", True), ("corrected", True),
-    ("MSE", True), ("p, MSE", True), ("corrected, MSE", True), ("Verdict", False),
+    ("MSE", True), ("p, MSE", True), ("corrected, MSE", True), ("Better at", True),
+    ("Verdict", False),
 ]  # fmt: skip
 
 
@@ -167,6 +164,8 @@ def _pair_row(first: str, second: str, record: Mapping[str, Any]) -> list[Cell]:
         found = record[metric]
         row.append(Cell(difference_words(found), found["difference"]))
         row += [Cell(p_words(found[key]), found[key]) for key in ("p", "p_holm")]
+    wins, n = record["wins"], record["n_sites"]
+    row.append(Cell(f"{wins} of {n} sites", wins / n))
     return [*row, Cell(verdict(record["mae"]), strong=verdict(record["mae"]) != "undecided")]
 
 

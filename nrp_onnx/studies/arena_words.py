@@ -7,6 +7,8 @@ from nrp_onnx.report.words import predictor_name
 
 #: The level of all tests.
 ALPHA = 0.05
+#: What ends the name of a predictor that was calibrated after it was fitted.
+CALIBRATED = "_calibrated"
 #: Maps that are not linear, and the linear one that has the same rights as each.
 NON_LINEAR = ("nrp", "masked_kernel")
 SAME_RIGHTS = "masked_ridge"
@@ -49,6 +51,15 @@ def p_words(p: float) -> str:
     return f"{p:.4f}"
 
 
+def named(key: str) -> str:
+    """A predictor in words, also a mixture (``a+b``) or a calibrated one (``a_calibrated``)."""
+    if predictor_name(key) != key:
+        return predictor_name(key)
+    base = key.removesuffix(CALIBRATED)
+    words = " + ".join(predictor_name(part).replace("_", " ") for part in base.split("+"))
+    return f"calibrated {words}" if base != key else words
+
+
 def title(study: Mapping[str, Any]) -> str:
     """Such as: Six networks on real V4."""
     n = len(study["models"])
@@ -83,7 +94,7 @@ def answer(study: Mapping[str, Any]) -> list[str]:
     headline = (study["headline"], asked[0][1])
     if headline in records and headline not in asked:
         sentences.append("The headline predictor: " + _sentence(study, records[headline]))
-    twins = [pair for pair in records if pair not in asked and _is_twin(pair, asked)]
+    twins = [pair for pair in records if pair not in asked and _is_twin(pair, [*asked, headline])]
     if twins:
         sentences.append(
             "With every predictor calibrated: "
@@ -95,13 +106,13 @@ def answer(study: Mapping[str, Any]) -> list[str]:
 def _opening(
     records: Mapping[tuple[str, str], Mapping[str, Any]], asked: list[tuple[str, str]]
 ) -> str:
-    linear = predictor_name(asked[0][1])
+    linear = named(asked[0][1])
     less: list[str] = []
     more: list[str] = []
     undecided: list[str] = []
     found = {"first errs less": less, "second errs less": more}
     for pair in asked:
-        found.get(verdict(records[pair]["mae"]), undecided).append(predictor_name(pair[0]))
+        found.get(verdict(records[pair]["mae"]), undecided).append(named(pair[0]))
     open_left = f"; for {_and(undecided)} it is undecided" if undecided else ""
     if less and more:
         return f"It depends on the map: {_err(less)} less than {linear}, and {_err(more)} more than it."
@@ -116,7 +127,7 @@ def _opening(
 
 
 def _sentence(study: Mapping[str, Any], record: Mapping[str, Any]) -> str:
-    first, second = predictor_name(record["first"]), predictor_name(record["second"])
+    first, second = named(record["first"]), named(record["second"])
     mae, mse = record["mae"], record["mse"]
     words = {
         "first errs less": f"{first} errs less than {second}",
@@ -137,7 +148,10 @@ def _sentence(study: Mapping[str, Any], record: Mapping[str, Any]) -> str:
 
 
 def _is_twin(pair: tuple[str, str], asked: list[tuple[str, str]]) -> bool:
-    return tuple(name.removesuffix("_calibrated") for name in pair) in asked
+    if not all(name.endswith(CALIBRATED) for name in pair):
+        return False
+    plain = [tuple(name.removesuffix(CALIBRATED) for name in of) for of in (pair, *asked)]
+    return plain[0] in plain[1:]
 
 
 def caveats(study: Mapping[str, Any]) -> list[str]:
@@ -202,7 +216,7 @@ def _against(record: Mapping[str, Any]) -> list[str]:
     ]
     if not names:
         return []
-    first, second = predictor_name(record["first"]), predictor_name(record["second"])
+    first, second = named(record["first"]), named(record["second"])
     return [f"{_and(names)} alone says the opposite of the pooled {first} less {second}."]
 
 

@@ -21,7 +21,7 @@ from nrp_onnx.scoring.options import ScoreOptions
 from nrp_onnx.scoring.run import open_finished_run
 from nrp_onnx.studies.arena import pairs_of_predictors, site_groups, study_arena
 from nrp_onnx.studies.arena_pooling import Pooling, Session, holm, pooled_difference
-from nrp_onnx.studies.arena_words import answer, caveats, verdict
+from nrp_onnx.studies.arena_words import answer, caveats, named, verdict
 from tests.command_line import assert_user_error, nrp_onnx
 
 QUICK = ScoreOptions(search="quick", folds=2, report=False)
@@ -179,6 +179,23 @@ def test_the_answer_claims_no_more_than_the_intervals() -> None:
     assert "not answered" in alone
 
 
+def test_calibrated_twins_and_mixtures_have_names_and_a_place_in_the_answer() -> None:
+    assert named("nrp") == "NRP head"
+    assert named("masked_ridge") == "masked ridge"
+    assert named("nrp+masked_ridge_calibrated") == "calibrated NRP head + masked ridge"
+    better, worse = _difference(-0.02, 0.01), _difference(0.02, 0.01)
+    study = _study(nrp=better, masked_kernel=better) | {"headline": "nrp+masked_ridge"}
+    plain = [*study["predictor_pairs"], *_study(**{"nrp+masked_ridge": worse})["predictor_pairs"]]
+    twins = [
+        of | {key: f"{of[key]}_calibrated" for key in ("first", "second")} for of in plain
+    ]  # fmt: skip
+    *_, headline, calibrated = answer(study | {"predictor_pairs": plain + twins})
+    assert headline.startswith("The headline predictor: NRP head + masked ridge errs more")
+    assert calibrated.startswith("With every predictor calibrated: ")
+    assert calibrated.count("calibrated masked ridge: ") == 3
+    assert "Calibrated NRP head + masked ridge errs more than" in calibrated
+
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("models")
@@ -281,6 +298,14 @@ def test_every_model_meets_every_recordings_and_the_page_says_what_the_json_says
     )
     assert pair["mae"]["difference"] == pytest.approx(pooled("nrp", "ridge", 1))
     assert pair["mse"]["difference"] == pytest.approx(pooled("nrp", "ridge", 2))
+    apart_at = [
+        np.mean([
+            own.absolute_errors("nrp")[:, site] - own.absolute_errors("ridge")[:, site]
+            for (_, of), own in runs.items() if of == name
+        ])
+        for name in ("monday", "tuesday", "friday") for site in range(4)
+    ]  # fmt: skip
+    assert pair["wins"] == sum(of < 0 for of in apart_at)
     of_models = [of["difference"] for of in pair["models"].values()]
     assert np.mean(of_models) == pytest.approx(pair["mae"]["difference"])
     alone = np.mean([
@@ -322,7 +347,8 @@ def test_every_model_meets_every_recordings_and_the_page_says_what_the_json_says
         expected = [mae["difference"], *mae["ci95"], mae["p"], mae["p_holm"]]
         expected += [mse["difference"], *mse["ci95"], mse["p"], mse["p_holm"]]
         assert _numbers(" ".join(row[2:8])) == pytest.approx(expected, abs=5e-5)
-        assert row[8] == verdict(mae)
+        assert row[8] == f"{of['wins']} of 12 sites"
+        assert row[9] == verdict(mae)
     _, *rows = _table_after(text, "## Models against each other")
     assert _numbers(rows[0][2]) == pytest.approx(
         [apart["mae"]["difference"], *apart["mae"]["ci95"]], abs=5e-5
