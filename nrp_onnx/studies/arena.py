@@ -88,7 +88,8 @@ def study_arena(
             "the animal of some sites is not known",
             where="--animals",
             expected="an animal for every recordings",
-            found="none for " + ", ".join({of.recordings for of in groups if not of.animal}),
+            found="none for "
+            + ", ".join(dict.fromkeys(of.recordings for of in groups if not of.animal)),
             fix="Name it with --animals RECORDINGS=ANIMAL, or in the column animal of sites.csv.",
         )
     pairs = {
@@ -103,6 +104,14 @@ def study_arena(
         for name, of in recordings.items()
         for model in models
     }
+    folders = [model.name for model in pairs.values()]
+    if len(set(folders)) < len(folders):
+        raise OptionError(
+            "two pairs would be scored into one folder",
+            where="MODELS, --recordings",
+            expected="names that differ when they are joined",
+            found=", ".join(name for name in folders if folders.count(name) > 1),
+        )
     scored = score_models(list(pairs.values()), None, out)
     runs = {
         pair: scored.results[model.name]

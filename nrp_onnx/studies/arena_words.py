@@ -157,16 +157,20 @@ def _is_twin(pair: tuple[str, str], asked: list[tuple[str, str]]) -> bool:
 def caveats(study: Mapping[str, Any]) -> list[str]:
     """What the pooled numbers do not show, as sentences."""
     found = [_of_levels(study["pooling"]["levels"])]
-    animals = study["pooling"]["levels"][0]["groups"]
     if not all(animal for of in study["recordings"] for animal in of["animals"]):
         found.append(
             "The animals are not known: all sessions are taken as of one, so the intervals are not "
             "of other animals."
         )
-    elif 1 < animals < _FEW:
+    few = [
+        f"{_count(of['groups'])} {of['level']}s"
+        for of in study["pooling"]["levels"][:2]
+        if of["resampled"] and of["groups"] < _FEW
+    ]
+    if few:
         found.append(
-            f"With {_count(animals)} animals, the spread over animals is hardly known: the intervals "
-            "are too narrow for a claim on animals at large."
+            f"With {_and(few)}, the spread over them is hardly known: the intervals are too narrow for a "
+            "claim on all of their kind."
         )
     for shared in study["shared_images"]:
         first, second = shared["recordings"]

@@ -408,6 +408,11 @@ def test_what_cannot_be_pooled_is_an_error(
         study_arena(models, shown, tmp_path, QUICK, animals={"sunday": "n"})
     with pytest.raises(OptionError, match=r"--preprocess.*no such name.*other"):
         study_arena(models, shown, tmp_path, QUICK, preprocess={"other": "tf"})
+    with pytest.raises(OptionError, match="takes a model and recordings"):
+        study_arena(models, {}, tmp_path, QUICK)
+    alike = dict.fromkeys(("a b", "a-b"), shown["monday"])
+    with pytest.raises(OptionError, match=r"one folder.*wide-a-b, wide-a-b"):
+        study_arena(models[:1], alike, tmp_path, QUICK)
     run = nrp_onnx(
         "study", "arena", models[0], "--recordings", sessions[2], "-o", tmp_path, "--animals", "n"
     )
