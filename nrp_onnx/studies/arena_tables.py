@@ -152,21 +152,29 @@ def citations(study: Mapping[str, Any]) -> list[str]:
 
 
 _PAIR_HEADINGS = [
-    ("First", False), ("Second", False), ("MAE", True), ("p", True), ("corrected", True),
-    ("MSE", True), ("p, MSE", True), ("corrected, MSE", True), ("Better at", True),
-    ("Verdict", False),
+    ("First", False), ("Second", False), ("Verdict", False), ("MAE", True), ("p", True),
+    ("corrected", True), ("Better at", True), ("MSE", True), ("p, MSE", True),
+    ("corrected, MSE", True),
 ]  # fmt: skip
 
 
 def _pair_row(first: str, second: str, record: Mapping[str, Any]) -> list[Cell]:
-    row = [Cell(first), Cell(second)]
-    for metric in ("mae", "mse"):
-        found = record[metric]
-        row.append(Cell(difference_words(found), found["difference"]))
-        row += [Cell(p_words(found[key]), found[key]) for key in ("p", "p_holm")]
+    found = verdict(record["mae"])
     wins, n = record["wins"], record["n_sites"]
-    row.append(Cell(f"{wins} of {n} sites", wins / n))
-    return [*row, Cell(verdict(record["mae"]), strong=verdict(record["mae"]) != "undecided")]
+    return [
+        Cell(first),
+        Cell(second),
+        Cell(found, strong=found != "undecided"),
+        *_difference_cells(record["mae"]),
+        Cell(f"{wins} of {n} sites", wins / n),
+        *_difference_cells(record["mse"]),
+    ]
+
+
+def _difference_cells(found: Mapping[str, Any]) -> list[Cell]:
+    """The difference with its interval, its p, and its corrected p."""
+    tests = [Cell(p_words(found[key]), found[key]) for key in ("p", "p_holm")]
+    return [Cell(difference_words(found), found["difference"]), *tests]
 
 
 def _error(found: Mapping[str, Any] | None, strong: bool = False) -> Cell:
