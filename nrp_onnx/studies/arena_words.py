@@ -134,15 +134,18 @@ def _sentence(study: Mapping[str, Any], record: Mapping[str, Any]) -> str:
         "second errs less": f"{first} errs more than {second}",
         "undecided": f"{first} and {second} are not shown to differ",
     }
-    kind, _, but = verdict(mae).partition(",")
-    tail = f",{but} for the number of pairs" if but else ""
+    n = len(study["predictor_pairs"])
+
+    def said(found: Mapping[str, Any]) -> str:
+        kind, _, but = verdict(found).partition(",")
+        return words[kind] + (f",{but} for the number of pairs" if but else "")
+
     sentence = (
-        f"{words[kind]}{tail}: {difference_words(mae)} in mean absolute error (p "
-        f"{p_words(mae['p'])}, {p_words(mae['p_holm'])} corrected for "
-        f"{len(study['predictor_pairs'])} pairs)"
+        f"{said(mae)}: {difference_words(mae)} in mean absolute error (p {p_words(mae['p'])}, "
+        f"{p_words(mae['p_holm'])} corrected for {n} {'pair' if n == 1 else 'pairs'})"
     )
     if verdict(mse) != verdict(mae):
-        sentence += f"; in mean squared error {difference_words(mse)}: {verdict(mse)}"
+        sentence += f"; in mean squared error, {said(mse)}: {difference_words(mse)}"
     # A name may begin with a small letter.
     return sentence[0].upper() + sentence[1:] + "."
 

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,11 @@ def test_the_answer_claims_no_more_than_the_intervals() -> None:
             assert word in opening
         assert len(rest) == 2
         assert ("undecided" in opening) == ("undecided" in words or words[0] == "It is undecided")
+    split = _study(nrp=better)
+    split["predictor_pairs"][0]["mse"] = worse
+    assert (
+        "; in mean squared error, NRP head errs more than masked ridge: +0.02" in answer(split)[1]
+    )
     (alone,) = answer({"headline": "nrp", "predictor_pairs": []})
     assert "not answered" in alone
 
@@ -374,8 +380,15 @@ def test_a_pair_that_fails_is_named_and_only_whole_models_are_pooled(
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(models[0].read_bytes()[:500])
     shown = {path.stem: load_recordings(path) for path in sessions[:2]}
+    shown["tuesday"] = replace(shown["tuesday"], simulated=True)
+    page = tmp_path / "page.md"
     with pytest.raises(ModelError, match="2 of 4 models were not scored: broken-monday"):
-        study_arena([broken, models[0]], shown, tmp_path / "out", QUICK)
+        study_arena([broken, models[0]], shown, tmp_path / "out", QUICK, page=page)
+    # One of them is enough to say so.
+    assert page.read_text().startswith("# One network on simulated V4\n\n**SIMULATED:**")
+    assert "tuesday (SIMULATED)" in page.read_text()
+    assert "SIMULATED" in (tmp_path / "out" / "arena_errors.svg").read_text()
+    assert 'class="simulated"' in (tmp_path / "out" / "report.html").read_text()
     study = json.loads((tmp_path / "out" / "arena.json").read_text())
     assert study["pooling"]["models"] == ["wide"]
     assert list(study["failed"]) == ["broken-monday", "broken-tuesday"]
