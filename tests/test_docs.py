@@ -16,19 +16,20 @@ import typer
 from PIL import Image
 
 from nrp_onnx.cli.app import app
+from nrp_onnx.recordings import import_arrays
 from tests.command_line import nrp_onnx, nrp_onnx_process
 from tests.recordings.algonauts_folder import write_subject
 from tests.recordings.brainio_file import write_assembly
 
 ROOT = Path(__file__).parents[1]
 #: The reference of the commands shows those of their help, whose files are made up; tutorials have
-#: tests of their own.
+#: tests of their own; the command of the results takes hours and recordings that are not here.
 PAGES = [
     "README.md",
     *sorted(
         f"docs/{page.name}"
         for page in (ROOT / "docs").glob("*.md")
-        if page.stem != "cli" and not page.stem.startswith("tutorial-")
+        if page.stem not in ("cli", "results") and not page.stem.startswith("tutorial-")
     ),
 ]
 #: Pages whose commands take the recordings and the run of the README.
@@ -56,6 +57,11 @@ def desk(raw_data: Path, model_path: Path, tmp_path_factory: pytest.TempPathFact
     (folder / "demo").mkdir()
     for name in ("model.onnx", "other.onnx", "demo/trained.onnx", "demo/untrained.onnx"):
         shutil.copy(model_path, folder / name)
+    for name in ("monday", "tuesday"):
+        import_arrays(
+            raw_data / "images", raw_data / "rates.npy", folder / name,
+            axes=["site", "stimulus", "repetition"], region="V4", name=name,
+        )  # fmt: skip
     pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(folder / "image.png")
     (folder / "my_models.py").write_text(
@@ -106,7 +112,7 @@ def test_there_are_commands_to_run() -> None:
 
 def test_every_command_has_help_an_example_and_a_place_in_the_reference() -> None:
     found = dict(_all_commands(typer.main.get_command(app), ""))
-    assert {"score", "demo", "recordings import", "study table1", "study robustness"} <= set(found)
+    assert {"score", "demo", "recordings import", "study table1", "study arena"} <= set(found)
     reference = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
     for name, command in found.items():
         assert command.help, name

@@ -1,11 +1,13 @@
 """The commands of nrp-onnx study: experiments, each a loop over scores."""
 
 import json
+import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from nrp_onnx.cli.options import Model
 from nrp_onnx.errors import OptionError
@@ -260,12 +262,108 @@ def _levels(text: str, option: str) -> list[float]:
         ) from None
 
 
+class ManyRecordings(TyperCommand):
+    """A command whose ``--recordings`` takes all words up to the next option."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read ``--recordings A B`` as ``--recordings A --recordings B``."""
+        repeated: list[str] = []
+        of_recordings = False
+        for word in args:
+            if of_recordings and not word.startswith("-"):
+                if repeated[-1] != "--recordings":
+                    repeated.append("--recordings")
+            else:
+                of_recordings = word == "--recordings"
+            repeated.append(word)
+        return super().parse_args(ctx, repeated)
+
+
+def arena_command(
+    context: typer.Context,
+    models: Annotated[
+        list[Path], typer.Argument(help="ONNX backbones; they come before --recordings.")
+    ],
+    out: Out,
+    recordings: Annotated[
+        list[str],
+        typer.Option(help="As in `score`; several with spaces between them, or repeated."),
+    ],
+    animals: Annotated[
+        str | None,
+        typer.Option(
+            help="Of which animal recordings are, as monday=A,tuesday=B by the last parts of their "
+            "names, where their sites.csv has no column animal."
+        ),
+    ] = None,
+    page: Annotated[
+        Path | None, typer.Option(help="Also write the results to this Markdown file.")
+    ] = None,
+    reduce: Reduce = "auto",
+    preprocess: Annotated[
+        str | None, typer.Option(help="As in `score`, for all; or by model: a=tf,b=caffe.")
+    ] = None,
+    region: Region = None,
+    normalise: Normalise = None,
+    search: Search = "default",
+    protocol: Protocol = "k-fold",
+    folds: Folds = 5,
+    seed: Seed = 0,
+    device: Device = "auto",
+    engine: Engine = "local",
+    ray_address: RayAddress = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Score several networks on several recordings, and pool them over animals and sessions.
+
+    Example: nrp-onnx study arena a.onnx b.onnx --recordings monday tuesday -o arena
+    """
+    from dataclasses import replace
+
+    from nrp_onnx.studies.arena import study_arena
+    from nrp_onnx.studies.arena_tables import arena_tables
+    from nrp_onnx.studies.arena_words import answer
+
+    options = score_options(context)
+    own: dict[str, str] = {}
+    if preprocess is not None and "=" in preprocess:
+        own = _named(preprocess, "--preprocess")
+        options = replace(options, preprocess=None)
+    names = [Path(name).name for name in recordings]
+    if len(set(names)) < len(names):
+        raise OptionError(
+            "recordings of the same name",
+            where="--recordings",
+            expected="names or folders whose last parts differ",
+            found=", ".join(recordings),
+        )
+    shown = {name: opened(of, region) for name, of in zip(names, recordings, strict=True)}
+    of_animals = _named(animals, "--animals") if animals else {}
+    command = ["nrp-onnx", *sys.argv[1:]]
+    study = study_arena(models, shown, out, options, own, of_animals, page, command)
+    show(study, arena_tables(study), out, as_json)
+    if not as_json:
+        print("\n".join(answer(study)))
+
+
+def _named(text: str, option: str) -> dict[str, str]:
+    """Pairs such as a=tf,b=caffe."""
+    found = dict(part.partition("=")[::2] for part in text.split(","))
+    if not all(key and value for key, value in found.items()):
+        raise OptionError(
+            "these are no pairs", where=option, expected="name=value with commas", found=repr(text)
+        )
+    return found
+
+
 study_app = typer.Typer(help="Experiments, each a loop over scores.", no_args_is_help=True)
 study_app.command("table1")(table1_command)
 study_app.command("layers")(layers_command)
 study_app.command("sizes")(sizes_command)
 study_app.command("pruning")(pruning_command)
 study_app.command("robustness")(robustness_command)
+study_app.command("arena", cls=ManyRecordings)(arena_command)
 
 
 @study_app.command("recovery")

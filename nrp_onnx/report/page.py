@@ -37,6 +37,11 @@ from nrp_onnx.report.search_figures import (
     search_figure,
     training_figure,
 )
+from nrp_onnx.report.site_figures import (
+    fields_figure,
+    missing_site_figures,
+    reliability_figure,
+)
 from nrp_onnx.report.sites import (
     ShownSite,
     all_shown_sites,
@@ -76,6 +81,8 @@ def run_section(run: FinishedRun, prefix: str) -> tuple[dict[str, Any], list[Nam
     of_score += _there(difference_figure(run, region) for region in regions)
     of_sites = [density_figure(run, region) for region in regions]
     of_sites += _there(sites_figure(run, region) for region in regions)
+    of_sites += _there(fields_figure(run, region) for region in regions)
+    of_sites += _there(reliability_figure(run, region) for region in regions)
     of_search = _there(
         draw(run, trials) for draw in (training_figure, loss_figure, search_figure, layers_figure)
     )
@@ -119,6 +126,7 @@ def run_section(run: FinishedRun, prefix: str) -> tuple[dict[str, Any], list[Nam
         "regions_table": regions_table(run),
         "score_figures": drawings(of_score, prefix),
         "site_figures": drawings(of_sites, prefix),
+        "missing_site_figures": missing_site_figures(run),
         "cards": cards,
         "search_figures": drawings(of_search, prefix),
         "heads": chosen_heads_table(run),
@@ -183,22 +191,14 @@ def write_report(folders: Sequence[Path], out: Path, figures: Path | None = None
             "figures": drawings(together, "runs"),
             "differ": differences_of_protocol(runs),
         }
-    environment = Environment(
-        loader=PackageLoader("nrp_onnx.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("page.html.jinja").render(
+    write_page(
+        out,
+        "page.html.jinja",
         title=_title(runs),
         simulated=any(map(is_simulated, runs)),
         comparison=comparison,
         runs=[section for section, _ in sections],
-        version=version("nrp-onnx"),
     )
-    with whole_file(out) as part:
-        part.write_text(page, encoding="utf-8")
     if figures is None:
         return
     for figure in together:
@@ -207,6 +207,20 @@ def write_report(folders: Sequence[Path], out: Path, figures: Path | None = None
         prefix = model_name(run) if len(runs) == 1 else f"{place + 1}-{model_name(run)}"
         for figure in of_run:
             save_figure(figure, figures, prefix)
+
+
+def write_page(out: Path, template: str, **content: Any) -> None:
+    """Write a page from a template of this package, and what is in it."""
+    environment = Environment(
+        loader=PackageLoader("nrp_onnx.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template(template).render(version=version("nrp-onnx"), **content)
+    with whole_file(out) as part:
+        part.write_text(page, encoding="utf-8")
 
 
 def _title(runs: list[FinishedRun]) -> str:

@@ -1,6 +1,7 @@
 """How well each single site is predicted, and the images that show it."""
 
 import base64
+import csv
 import io
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,11 @@ from nrp_onnx.activations.images import decode_image
 from nrp_onnx.files import whole_file
 from nrp_onnx.recordings import Recordings
 from nrp_onnx.scoring.run import FinishedRun, read_run
-from nrp_onnx.scoring.run_folder import THUMBNAILS_FILE
+from nrp_onnx.scoring.run_folder import SITES_FILE, THUMBNAILS_FILE
 from nrp_onnx.statistics import pearson_r
 
 _IMAGES_A_SITE = 3
+_NUMBERS = ("reliability", "rf_x", "rf_y", "rf_width")
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,26 @@ def site_correlations(run: FinishedRun, predictor: str) -> np.ndarray:
     ]
     correlations: np.ndarray = np.mean(per_fold, axis=0)
     return correlations
+
+
+def site_columns(run: FinishedRun) -> dict[str, np.ndarray]:
+    """Reliability and receptive fields from sites.csv, in the order of the run's sites.
+
+    Returns:
+        By the name of the column, where it is there: ``reliability``, ``rf_x``, ``rf_y``, ``rf_width``;
+        float64 (n_sites,), NaN for a site that has no number.
+    """
+    path = run.folder / SITES_FILE
+    if not path.is_file():
+        return {}
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        rows = {row["site_id"]: row for row in reader}
+        names = [name for name in _NUMBERS if name in (reader.fieldnames or ())]
+    return {
+        name: np.array([float(rows.get(site, {}).get(name) or "nan") for site in run.site_ids])
+        for name in names
+    }
 
 
 def shown_sites(run: FinishedRun, region: str, n_each: int) -> list[ShownSite]:

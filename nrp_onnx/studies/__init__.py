@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from nrp_onnx.studies.arena import study_arena
     from nrp_onnx.studies.demo import run_demo
     from nrp_onnx.studies.layers import study_layers
     from nrp_onnx.studies.pruning import study_pruning
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "RecoveryOptions",
     "run_demo",
+    "study_arena",
     "study_layers",
     "study_pruning",
     "study_recovery",
@@ -27,6 +29,7 @@ __all__ = [
 __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "arena": ["study_arena"],
         "demo": ["run_demo"],
         "layers": ["study_layers"],
         "pruning": ["study_pruning"],

@@ -114,11 +114,13 @@ class StudiedModel:
         name: unlike that of any other in the study; its run is in the folder of that name.
         file: gives its ONNX file when its turn comes; the file may be gone afterwards.
         options: how it is scored.
+        recordings: on which; None: those of the study.
     """
 
     name: str
     file: Callable[[], AbstractContextManager[Path]]
     options: ScoreOptions
+    recordings: Recordings | None = None
 
 
 @dataclass(frozen=True)
@@ -173,13 +175,16 @@ def _as_it_is(path: Path) -> AbstractContextManager[Path]:
 
 
 def score_models(
-    models: Sequence[StudiedModel], recordings: Recordings, folder: Path
+    models: Sequence[StudiedModel], recordings: Recordings | None, folder: Path
 ) -> ScoredModels:
     """Score each model into ``folder/NAME``, where a finished run of the same is taken as it is.
 
     A model that fails does not keep the others from being scored. A full disk does. On a cluster each
     model is a task, unless models share a folder of activations: then they are scored one after the
     other, each in tasks of its own.
+
+    Args:
+        recordings: of the models that have none of their own.
     """
     results: dict[str, FinishedRun] = {}
     failed: dict[str, str] = {}
@@ -191,9 +196,7 @@ def score_models(
     threads = None
     if engine.remote:
         models = [_alone(model, engine, notes) for model in models]
-        recordings = replace(
-            recordings, stimulus_paths=tuple(path.resolve() for path in recordings.stimulus_paths)
-        )
+        recordings = None if recordings is None else _at_full_paths(recordings)
         threads = torch.get_num_threads()
     task = partial(_scored, recordings, folder.resolve() if engine.remote else folder, threads)
     on_gpu = bool(models) and models[0].options.device not in ("auto", "cpu")
@@ -211,8 +214,14 @@ def score_models(
     return ScoredModels(results, failed)
 
 
+def _at_full_paths(recordings: Recordings) -> Recordings:
+    return replace(
+        recordings, stimulus_paths=tuple(path.resolve() for path in recordings.stimulus_paths)
+    )
+
+
 def _scored(
-    recordings: Recordings, folder: Path, threads: int | None, model: StudiedModel
+    recordings: Recordings | None, folder: Path, threads: int | None, model: StudiedModel
 ) -> FinishedRun | str:
     """The run of a model, or why it is not scored.
 
@@ -221,7 +230,8 @@ def _scored(
     """
     try:
         with nullcontext() if threads is None else same_threads(threads), model.file() as path:
-            return score_with(path, recordings, folder / model.name, model.options)
+            shown = model.recordings or recordings
+            return score_with(path, shown, folder / model.name, model.options)
     except NrpOnnxError as error:
         return str(error)
     except OSError:
@@ -237,4 +247,5 @@ def _alone(model: StudiedModel, engine: Engine, notes: Notes) -> StudiedModel:
         device = "cuda" if engine.has_gpus else "cpu"
         notes.say(f"--device auto: running on {device}")
     options = replace(model.options, engine="local", ray_address=None, device=device)
-    return replace(model, options=options)
+    own = None if model.recordings is None else _at_full_paths(model.recordings)
+    return replace(model, options=options, recordings=own)
