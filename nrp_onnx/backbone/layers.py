@@ -54,13 +54,6 @@ class Grid:
             return rows.reshape(len(rows), self.channels, -1).swapaxes(1, 2)
         return rows.reshape(len(rows), -1, self.channels)[:, self.extra :]
 
-    def position_of_features(self) -> np.ndarray:
-        """The position of each of the D features, int64 (D,); -1 where a feature has none."""
-        places = np.arange(-self.extra, self.n_positions).clip(-1)
-        if self.channels_first:
-            return np.tile(places, self.channels)
-        return np.repeat(places, self.channels)
-
     def centres(self) -> np.ndarray:
         """Centres of the cells, row by row: float64 (P, 2), x and y as shares of the image's size."""
         y, x = ((np.arange(n) + 0.5) / n for n in (self.height, self.width))

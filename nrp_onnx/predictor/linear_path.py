@@ -4,16 +4,14 @@ Its weights are kept for training images (the dual form), so their number does n
 the features. They become weights of features on export.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from nrp_onnx.activations.layer_file import LayerActivations
 from nrp_onnx.predictor.directions import weights_of_features
-from nrp_onnx.predictor.image_products import JoinedSpan, LayerSpan, join_layers
-from nrp_onnx.predictor.ridge import Responses, Ridge, fit_ridge, response_patterns
-from nrp_onnx.threads import one_blas_thread
+from nrp_onnx.predictor.image_products import JoinedSpan
+from nrp_onnx.predictor.ridge import Ridge
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,24 +89,3 @@ class LinearPath:
             float64 (n_sites, D) and (D,).
         """
         return weights_of_features(self.weights / self.scales[place] ** 2, self.train, activations)
-
-
-def fit_linear_path(
-    layers: Sequence[LayerSpan], y: np.ndarray, train: np.ndarray, new: np.ndarray
-) -> LinearPath:
-    """Fit ridge, alpha per site by leave-one-out, as the baseline of that name does.
-
-    Args:
-        layers: those in which the training images differ; at least one.
-        y: float64 (n_train, n_sites), NaN = missing.
-        train, new: places of images.
-    """
-    joined = join_layers(layers, train)
-    path = LinearPath.empty(joined, train, y.shape[1])
-    with one_blas_thread():
-        for rows, sites in response_patterns(~np.isnan(y)):
-            around = joined.around(train[rows])
-            spectrum = around.spectrum(train[rows])
-            ridge = fit_ridge(spectrum, Responses.of(y[np.ix_(rows, sites)], spectrum))
-            path.set_sites(sites, rows, around, ridge, new)
-    return path

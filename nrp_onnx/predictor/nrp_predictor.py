@@ -186,6 +186,10 @@ class Mixture:
         return cls(network, line, np.ones(n_sites), np.zeros(n_sites))
 
 
+#: Shares of the mean response that are tried.
+MEAN_SHARES = tuple(place / 10 for place in range(11))
+
+
 def mix(
     shares: Sequence[float],
     network: Rates,
@@ -198,7 +202,8 @@ def mix(
     The mean response is among them, so that responses that no image explains are given their mean.
 
     Args:
-        shares: of the linear path that are tried, and of the mean; the three add up to 1.
+        shares: of the linear path that are tried; those of the mean are `MEAN_SHARES`, and the rest is
+            of the network.
         network, linear: rates in the targets' units, in which the mean response is 0.
         recorded: targets of the training images, float64 (n_train, n_sites), NaN = missing.
         regions: places of the sites of each region.
@@ -206,7 +211,7 @@ def mix(
     share, linear_share = np.zeros(recorded.shape[1]), np.zeros(recorded.shape[1])
     candidates = [
         (1 - of_linear - of_mean, of_linear)
-        for of_linear, of_mean in product(shares, shares)
+        for of_linear, of_mean in product(shares, MEAN_SHARES)
         if of_linear + of_mean <= 1 + 1e-9
     ]
     for sites in regions:

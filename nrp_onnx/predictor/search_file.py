@@ -63,7 +63,7 @@ _KEYS = {
     for name, key in {
         **_LISTS,
         "sizes": Key(
-            tuple[tuple[Count, Count], ...],
+            tuple[tuple[Count, Annotated[int, Meta(ge=0)]], ...],
             "a list of pairs [NRP-L1, NRP-L2], whole numbers from 1",
             is_right=_each_once,
         ),

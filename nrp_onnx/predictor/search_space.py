@@ -28,10 +28,10 @@ class SearchSpace:
             in all that the training images span.
         members: so many heads of the chosen configuration are trained on all training images and
             averaged; 0: the head of least validation error is taken as it is.
-        linear_shares: which shares of the linear path (ridge regression), and of the mean response,
-            are tried.
+        linear_shares: which shares of the linear path (ridge regression) are tried; where there are any
+            over 0, so are shares of the mean response.
         masks: of spatial heads, see `nrp_onnx.predictor.readouts.spatial.MASKS`; empty: dense heads, as
-            in the paper. Spatial heads have NRP-L1 of the first of each of ``sizes``, and no NRP-L2.
+            in the paper. Spatial heads have no NRP-L2: the second of each pair of sizes is 0.
         components: masks of each site of a spatial head.
         channels: principal components of the channels of each layer that spatial heads see.
         parts: so many parts of the training images are left out in turn (cross-fitting); 0: a fifth
@@ -147,7 +147,7 @@ _TENTHS = tuple(place / 10 for place in range(11))
 PRESETS = {
     "paper": SearchSpace(layers=("all", "each"), sizes=((64, 128), (256, 256))),
     "quick": SearchSpace(
-        sizes=((32, 1),),
+        sizes=((32, 0),),
         learning_rates=(8e-3,),
         dropouts=(0.3,),
         weight_decays=(0.5,),
@@ -160,7 +160,7 @@ PRESETS = {
         ),
     ),
     "default": SearchSpace(
-        sizes=((64, 1),),
+        sizes=((64, 0),),
         learning_rates=(6e-3,),
         dropouts=(0.5,),
         weight_decays=(1.0,),
@@ -174,18 +174,17 @@ PRESETS = {
         plan=TrainingPlan(max_epochs=30, max_steps=600, patience=30, schedule="cosine"),
     ),
     "thorough": SearchSpace(
-        layers=("all", "greedy"),
-        sizes=((128, 256), (256, 512)),
-        learning_rates=(1e-3, 5e-4),
-        dropouts=(0.1, 0.3, 0.5),
-        weight_decays=(0.01,),
-        losses=("mae", "huber"),
-        seeds=3,
-        directions=512,
-        members=16,
-        linear_shares=(0.0, 0.25, 0.5, 0.75),
-        plan=TrainingPlan(
-            max_epochs=80, max_steps=3200, patience=80, halving=True, schedule="cosine"
-        ),
+        sizes=((64, 0), (128, 0)),
+        learning_rates=(6e-3,),
+        dropouts=(0.5,),
+        weight_decays=(1.0,),
+        linear_shares=_TENTHS,
+        masks=("gaussian", "free"),
+        components=2,
+        channels=128,
+        parts=10,
+        calibrate=True,
+        masked=True,
+        plan=TrainingPlan(max_epochs=40, max_steps=1600, patience=40, schedule="cosine"),
     ),
 }

@@ -8,12 +8,13 @@ import onnx
 import onnxruntime as ort
 import pandas as pd
 import pytest
+import torch
 from sklearn.decomposition import PCA
 
 from nrp_onnx.api import extract_with
 from nrp_onnx.backbone import reduction_nodes
 from nrp_onnx.backbone.feature_graph import Feature, build_feature_graph, to_checked_proto
-from nrp_onnx.backbone.layers import Layer
+from nrp_onnx.backbone.layers import Layer, grid_of
 from nrp_onnx.backbone.model import load_backbone
 from nrp_onnx.backbone.preprocessing import PRESETS
 from nrp_onnx.backbone.reductions import (
@@ -27,6 +28,8 @@ from nrp_onnx.notes import Notes
 from tests.activations.conftest import options, rows
 
 TOKENS = Layer("tokens", "tokens", (36, 48), "NTC", "Reshape", 1)
+#: No square after up to eight other tokens.
+WORDS = Layer("words", "words", (34, 48), "NTC", "Reshape", 1)
 
 
 @pytest.fixture(scope="module")
@@ -34,18 +37,24 @@ def two_layers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A backbone whose layers are its input, 24 x 24, and the same numbers as 36 tokens of 48."""
     make = onnx.helper
     shape = onnx.numpy_helper.from_array(np.array([-1, 36, 48]), "shape")
+    longer = onnx.numpy_helper.from_array(np.array([-1, 27, 64]), "longer")
     one = onnx.numpy_helper.from_array(np.ones(1, np.float32), "one")
     nodes = [
         make.make_node("Mul", ["x", "one"], ["map"]),
         make.make_node("Reshape", ["map", "shape"], ["moved"]),
         make.make_node("Mul", ["moved", "one"], ["tokens"]),
+        make.make_node("Reshape", ["map", "longer"], ["moved27"]),
+        make.make_node("Mul", ["moved27", "one"], ["tokens27"]),
     ]
     graph = make.make_graph(
         nodes,
         "two_layers",
         [make.make_tensor_value_info("x", 1, ["batch", 3, 24, 24])],
-        [make.make_tensor_value_info("tokens", 1, ["batch", 36, 48])],
-        [one, shape],
+        [
+            make.make_tensor_value_info("tokens", 1, ["batch", 36, 48]),
+            make.make_tensor_value_info("tokens27", 1, ["batch", 27, 64]),
+        ],
+        [one, shape, longer],
     )
     path = tmp_path_factory.mktemp("model") / "two_layers.onnx"
     onnx.save(make.make_model(graph, opset_imports=[make.make_opsetid("", 18)]), path)
@@ -125,6 +134,56 @@ def test_the_class_token_is_the_first(two_layers: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "shape", "extra"), [("tokens", (36, 48), 0), ("tokens27", (27, 64), 2)]
+)
+@pytest.mark.parametrize("k", [2, 3, 7])
+def test_tokens_are_pooled_as_a_map_of_their_patches(
+    name: str, shape: tuple[int, int], extra: int, k: int, two_layers: Path
+) -> None:
+    """As torch pools the square of patches, without the tokens before them."""
+    pixels = np.random.default_rng(4).integers(0, 256, (3, 24, 24, 3), dtype=np.uint8)
+    tokens = pixels.transpose(0, 3, 1, 2).reshape(3, *shape).astype(np.float32)[:, extra:]
+    side = int(np.sqrt(tokens.shape[1]))
+    maps = torch.from_numpy(tokens.transpose(0, 2, 1).reshape(3, shape[1], side, side).copy())
+    expected = torch.nn.functional.adaptive_avg_pool2d(maps, min(k, side)).flatten(1).numpy()
+    np.testing.assert_allclose(
+        reduced(two_layers, name, f"avgpool:{k}", pixels), expected, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout", "expected"),
+    [
+        ((8, 3, 5), "NCHW", (3, 5, 8, 0)),
+        ((3, 5, 8), "NHWC", (3, 5, 8, 0)),
+        ((197, 12), "NTC", (14, 14, 12, 1)),
+        ((201, 12), "NTC", (14, 14, 12, 5)),
+        ((206, 12), "NTC", None),
+        ((8, 1, 1), "NCHW", None),
+        ((8,), "NC", None),
+    ],
+)
+def test_which_axes_are_space(
+    shape: tuple[int, ...], layout: str, expected: tuple[int, ...] | None
+) -> None:
+    grid = grid_of(shape, layout)
+    if expected is None:
+        assert grid is None
+        return
+    assert grid is not None
+    assert (grid.height, grid.width, grid.channels, grid.extra) == expected
+    rows = np.random.default_rng(5).standard_normal((2, *shape))
+    maps = (
+        {"NCHW": rows.transpose(0, 2, 3, 1), "NHWC": rows}.get(layout) if len(shape) == 3 else None
+    )
+    if maps is None:
+        maps = rows[:, grid.extra :].reshape(2, grid.height, grid.width, grid.channels)
+    at = grid.by_position(rows.reshape(2, -1)).reshape(2, grid.height, grid.width, grid.channels)
+    np.testing.assert_array_equal(at, maps)
+    assert grid.centres()[grid.width] == pytest.approx((0.5 / grid.width, 1.5 / grid.height))
+
+
 def test_components_are_those_of_scikit_learn() -> None:
     x = np.random.default_rng(3).standard_normal((40, 30)).astype(np.float32) * np.arange(1, 31)
     expected = PCA(4, svd_solver="full").fit(x)
@@ -191,13 +250,13 @@ def test_rules(choice: str, expected: list[str]) -> None:
         ("sketch", r"no such reduction"),
         ("pca:0", r"no such reduction"),
         ("layer1*=mean,fx=none", r"no chosen layer fits the pattern.*fc.*found 'fx'"),
-        ("avgpool:2", r"tokens has tokens that are no square of patches"),
+        ("avgpool:2", r"words has tokens that are no square of patches"),
         ("cls", r"layer1\.0 has a map, no tokens"),
     ],
 )
 def test_wrong_rules(choice: str, message: str) -> None:
     with pytest.raises(OptionError, match=message):
-        choose_reductions(choice, LAYERS, 10, "model.onnx")
+        choose_reductions(choice, [*LAYERS, WORDS], 10, "model.onnx")
 
 
 def test_auto_is_for_what_no_rule_names() -> None:

@@ -42,7 +42,7 @@ def test_scorer_gives_the_nrp_error_of_the_held_out_images(
     assert run.returncode == 0, run.stderr
     onnx.checker.check_model(str(out / "scorer.onnx"), full_check=True)
     table = pd.read_parquet(out / "predictions.parquet")
-    recorded, predicted = (np.stack(table[name].to_list()) for name in ("recorded", "nrp"))
+    recorded, predicted = (np.stack(table[name].to_list()) for name in ("recorded", "nrp+ridge"))
     test = table["fold"].to_numpy() == 0
     scale = np.nanstd(recorded[~test], axis=0) if normalise == "zscore" else np.ones(6)
     files = pd.read_csv(two_regions / "stimuli.csv").set_index("stimulus_id")["filename"]

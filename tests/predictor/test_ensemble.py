@@ -11,8 +11,8 @@ from PIL import Image
 from sklearn.linear_model import RidgeCV
 
 from nrp_onnx.activations.layer_file import LoadedLayer
+from nrp_onnx.predictor.baselines import fit_baselines
 from nrp_onnx.predictor.image_products import read_span
-from nrp_onnx.predictor.linear_path import fit_linear_path
 from nrp_onnx.predictor.ridge import ALPHAS
 from tests.command_line import nrp_onnx
 
@@ -31,9 +31,9 @@ def test_linear_path_is_ridge_and_its_weights_give_its_rates(n_features: tuple[i
     ]
     y = layers[0][:, :8] @ rng.standard_normal((8, 3)) + rng.standard_normal((100, 3))
     y[:7, 1] = np.nan
-    path = fit_linear_path(
-        [read_span(LoadedLayer(x)) for x in layers], y[TRAIN], TRAIN, np.arange(100)
-    )
+    spans = [read_span(LoadedLayer(x)) for x in layers]
+    path = fit_baselines(spans, y[TRAIN], TRAIN, np.arange(100), kernel_ridge=False).ridge
+    assert path is not None
 
     parts = []
     for x in layers:
@@ -85,11 +85,13 @@ def ensemble(
 def test_exported_ensemble_gives_the_scored_rates(ensemble: Path, recordings_folder: Path) -> None:
     result = json.loads((ensemble / "result.json").read_text())
     best = result["search"]["best"][0]
-    assert best["linear_share"] == {"V4": 0.25}
+    assert best["shares"]["V4"]["ridge"] == 0.25
+    assert sum(best["shares"]["V4"].values()) == pytest.approx(1)
     assert len(best["layers"]) == 1
     assert result["export"]["max_difference_sd"] < 1e-4
     predictors = list(result["regions"]["V4"]["predictors"])
-    assert predictors == ["mean", "ols", "ridge", "pls", "kernel", "nrp"]
+    assert predictors == ["mean", "ols", "ridge", "pls", "kernel", "nrp", "nrp+ridge"]
+    assert result["headline"] == "nrp+ridge"
     table = pd.read_parquet(ensemble / "predictions.parquet")
     held_out = table[table["fold"] == 0]
     files = pd.read_csv(recordings_folder / "stimuli.csv").set_index("stimulus_id")["filename"]
@@ -102,7 +104,7 @@ def test_exported_ensemble_gives_the_scored_rates(ensemble: Path, recordings_fol
     providers = ["CPUExecutionProvider"]
     predictor = ort.InferenceSession(ensemble / "predictor.onnx", providers=providers)
     (rates,) = predictor.run(None, {"images": images})
-    scored = np.stack(held_out["nrp"].to_list())
+    scored = np.stack(held_out["nrp+ridge"].to_list())
     deviation = np.nanstd(np.stack(table["recorded"].to_list()), axis=0)
     assert (np.abs(rates - scored) / deviation).max() < 1e-4
     # The linear path sees both layers, so that the head needs both.

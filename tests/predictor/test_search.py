@@ -191,7 +191,8 @@ def test_presets() -> None:
         for layers in sets for l1, l2 in ((64, 128), (256, 256)) for rate in (1e-3, 3e-4)
     }  # fmt: skip
     assert not paper.plan.halving
-    assert len(quick.jobs(quick.next_layer_sets(5, {}), 0)) == 2
+    (job,) = quick.jobs(quick.next_layer_sets(5, {}), 0)
+    assert (job.config.mask, job.config.l2) == ("gaussian", 0)
     assert [name for name, space in PRESETS.items() if not space.kernel_ridge] == ["quick"]
 
 
@@ -225,7 +226,7 @@ def test_a_file_sets_what_it_names(tmp_path: Path) -> None:
     [
         ("learning_rate: 0.1", ["'learning_rate'", "learning_rates"]),
         ("sizes: [64, 128]", ["key sizes", "pairs", "[64, 128]"]),
-        ("sizes: [[64, 0]]", ["key sizes", "from 1"]),
+        ("sizes: [[0, 64]]", ["key sizes", "from 1"]),
         ("learning_rates: [fast]", ["key learning_rates", "over 0", "['fast']"]),
         ("learning_rates: [0]", ["key learning_rates", "over 0"]),
         ("dropouts: [1.0]", ["key dropouts", "less than 1", "[1.0]"]),
