@@ -71,6 +71,7 @@ class Run(FinishedRun):
                 predictor_name(key),
                 f"{score.mae:.3f}",
                 f"{score.mae_ci95[0]:.3f} to {score.mae_ci95[1]:.3f}",
+                "–" if score.mse is None else f"{score.mse:.3f}",
                 "–" if score.r2 is None else f"{score.r2:.3f}",
                 "–" if score.pearson_r is None else f"{score.pearson_r:.3f}",
             )
@@ -81,9 +82,9 @@ class Run(FinishedRun):
         link = f'<p><a href="{html.escape(report.resolve().as_uri())}">report.html</a></p>'
         return (
             f"<p><b>{html.escape(self.result.model.file)} on {html.escape(name)}{simulated}</b>: "
-            f"NRP-error {self.nrp_error:.3f} [{low:.3f}, {high:.3f}], the mean absolute error in "
-            f"{html.escape(error_units(self))}</p>"
-            + html_table(("region", "predictor", "MAE", "95 %", "R²", "r"), rows)
+            f"NRP-error {self.nrp_error:.3f} [{low:.3f}, {high:.3f}], the mean absolute error of "
+            f"{html.escape(predictor_name(self.headline))} in {html.escape(error_units(self))}</p>"
+            + html_table(("region", "predictor", "MAE", "95 %", "MSE", "R²", "r"), rows)
             + (link if report.is_file() else "")
         )
 

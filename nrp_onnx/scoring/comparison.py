@@ -34,12 +34,13 @@ class RegionError:
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """A run among others; ``rank`` 1 has the least NRP-error."""
+    """A run among others; ``rank`` 1 has the least NRP-error, that of the predictor ``headline``."""
 
     rank: int
     rank_ci95: tuple[int, int]
     folder: str
     model: str
+    headline: str
     nrp_error: float
     ci95: Interval
     regions: dict[str, RegionError]
@@ -191,6 +192,7 @@ class _Scored:
             rank_ci95=(int(low), int(high)),
             folder=str(self.run.folder),
             model=self.run.result.model.file,
+            headline=self.run.headline,
             nrp_error=self.value,
             ci95=percentile_interval(self.means),
             regions={

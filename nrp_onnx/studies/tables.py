@@ -42,7 +42,7 @@ def table1(study: Mapping[str, Any]) -> Table:
 
 
 def linear_table(study: Mapping[str, Any]) -> Table:
-    """The linear predictors of each network beside the NRP head, on the same activations."""
+    """The linear predictors of each network beside the headline, on the same activations."""
     regions = list(study["models"][0]["regions"])
     table = Table(title=_title("Linear regression", study), caption=_units(study) + _BESIDE)
     table.add_column("network")
