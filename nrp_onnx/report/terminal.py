@@ -44,7 +44,8 @@ def score_table(result: Result) -> Table:
     some_calibrated = any(name != uncalibrated(name) for name in every)
     own = predictor_name(result.headline)
     table = Table(
-        title=f"{result.model.file}{untrained} on {recordings.name}{simulated}",
+        title=f"{result.model.file}{untrained} on {recordings.name}{simulated}\n"
+        f"NRP-error {_number(result.nrp_error)} {result.units}, that of: {own}",
         caption=f"MAE in {result.units}; {_held_out(result.protocol)}; intervals: "
         f"{result.protocol.interval}; explained: of the error over the noise floor, the share that is "
         f"removed ({NOT_BETWEEN_RECORDINGS}); r, r2/rel (r2 / reliability): median over sites; less it: "
@@ -78,7 +79,7 @@ def score_table(result: Result) -> Table:
             )
         _add_limits(table, found, some_calibrated)
         table.add_section()
-    table.add_row("all", f"NRP-error: {own}", _number(result.nrp_error), style="bold")
+    table.add_row("all", "NRP-error", _number(result.nrp_error), style="bold")
     return table
 
 

@@ -173,7 +173,7 @@ def test_the_table_shows_ceilings_and_brain_score(run_folder: Path) -> None:
     (nrp,) = [line for line in lines if "│ NRP network " in line]
     assert f"{region['predictors']['nrp']['r2_normalised']:.3f}" in nrp
     assert f"{region['predictors']['nrp']['mse']:.3f}" in nrp
-    assert any("NRP-error: NRP network" in line for line in lines)
+    assert any("z, that of: NRP network" in line for line in lines)
     text = " ".join(word.strip() for word in lines)
     assert "not to be compared between recordings" in text
 
