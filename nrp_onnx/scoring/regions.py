@@ -202,7 +202,7 @@ def notes_on_intervals(recordings: Recordings) -> list[str]:
         if n_sites < FEW_SITES:
             notes.append(
                 f"{region}: with fewer than {FEW_SITES} sites ({n_sites} here) intervals are too "
-                "narrow: one of 95 % over 5 sites covers about 87.5 %"
+                "narrow: one of 95 % over 5 sites covers about 88 %"
             )
         notes += [
             f"{region}: {n} {level}s are few to draw from: intervals say little of other {level}s"
