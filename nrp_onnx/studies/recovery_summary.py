@@ -10,7 +10,7 @@ import numpy as np
 from rich.table import Table
 
 from nrp_onnx.files import whole_file
-from nrp_onnx.report.words import predictor_name
+from nrp_onnx.report.words import NOT_BETWEEN_RECORDINGS, predictor_name
 from nrp_onnx.significance import site_tests
 from nrp_onnx.statistics import bootstrap_means, compare_errors, explainable_removed
 
@@ -175,7 +175,7 @@ def confusion_table(result: dict[str, Any], predictor: str) -> Table:
 def removed_table(result: dict[str, Any]) -> Table:
     """The share of the explainable error that each predictor removes at the true source."""
     found = result["at_source"]
-    table = Table(title="SIMULATED")
+    table = Table(title="SIMULATED", caption=f"of these sites: {NOT_BETWEEN_RECORDINGS}")
     table.add_column("predictor")
     table.add_column("explainable error removed", justify="right")
     for name, share in found["explainable_removed"].items():
