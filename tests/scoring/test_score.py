@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -122,19 +123,17 @@ def test_squared_errors_and_sites_are_those_of_the_stored_predictions(run_folder
         low, high = found["mse_ci95"]
         assert low < found["mse"] < high
     nrp, ridge, mean = (errors[name] for name in ("nrp", "ridge", "mean"))
-    close = {"rtol": 1e-4, "atol": 1e-5}
-    np.testing.assert_allclose(sites["mae"], np.abs(nrp).mean(axis=0), **close)
-    np.testing.assert_allclose(sites["mse"], (nrp**2).mean(axis=0), **close)
-    np.testing.assert_allclose(sites["mae_ridge"], np.abs(ridge).mean(axis=0), **close)
+    close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+    close(sites["mae"], np.abs(nrp).mean(axis=0))
+    close(sites["mse"], (nrp**2).mean(axis=0))
+    close(sites["mae_ridge"], np.abs(ridge).mean(axis=0))
     way = np.abs(mean).mean(axis=0) - sites["noise_floor"]
     np.testing.assert_allclose(
         sites["explained"], (np.abs(mean) - np.abs(nrp)).mean(axis=0) / way, rtol=1e-3, atol=1e-4
     )
     assert sites["noise_floor"].mean() == pytest.approx(region["noise_floor"], rel=1e-4)
     found = region["predictors"]["nrp"]
-    np.testing.assert_allclose(
-        sites["r2_normalised"], sites["r"] ** 2 / sites["reliability"], **close
-    )
+    close(sites["r2_normalised"], sites["r"] ** 2 / sites["reliability"])
     assert found["r2_normalised"] == pytest.approx(sites["r2_normalised"].median(), rel=1e-4)
     low, high = found["r2_normalised_ci95"]
     assert sites["r2_normalised"].min() <= low <= high <= sites["r2_normalised"].max() + 1e-5
