@@ -7,10 +7,10 @@ from nrp_onnx.report.words import (
     NOT_BETWEEN_RECORDINGS,
     base_predictors,
     best_baseline,
-    calibrated,
     error_units,
     is_simulated,
     model_name,
+    of_calibrated,
     predictor_name,
     uncalibrated,
 )
@@ -175,7 +175,7 @@ def predictors_table(run: FinishedRun) -> PageTable:
                 with_interval(numbers.mae, numbers.mae_ci95, strong=strong),
             ]
             if some_calibrated:
-                also = found.predictors.get(calibrated(name)) if calibrated(name) != name else None
+                also = of_calibrated(found.predictors, name)
                 row.append(_error_of(also, strong))
             if squared:
                 row.append(_perhaps(numbers.mse, numbers.mse_ci95))

@@ -14,19 +14,34 @@ from nrp_onnx.report.style import (
     panel,
     set_title,
 )
-from nrp_onnx.report.words import best_baseline, error_units, is_simulated, predictor_name
+from nrp_onnx.report.words import (
+    base_predictors,
+    best_baseline,
+    error_units,
+    is_simulated,
+    of_calibrated,
+    predictor_name,
+    uncalibrated,
+)
 from nrp_onnx.scoring.run import FinishedRun
 from nrp_onnx.statistics import Interval
 
 
 def error_figure(run: FinishedRun, region: str) -> NamedFigure:
-    """The mean absolute error of every predictor, with its interval and the noise floor."""
+    """The mean absolute error of every predictor, with its interval and the noise floor.
+
+    What was also calibrated has that error below its own, as a ring.
+    """
     found = run.regions[region]
-    names = list(found.predictors)
+    names = list(base_predictors(found.predictors))
+    also = {name: of_calibrated(found.predictors, name) for name in names}
     with panel(0.95 + 0.3 * len(names), simulated=is_simulated(run)) as axes:
         for row, name in enumerate(names):
             numbers = found.predictors[name]
-            _interval(axes, row, numbers.mae, numbers.mae_ci95, _colour(name, run.headline))
+            colour = _colour(name, run.headline)
+            _interval(axes, row, numbers.mae, numbers.mae_ci95, colour)
+            if (ring := also[name]) is not None:
+                _interval(axes, row + 0.26, ring.mae, ring.mae_ci95, colour, ring=True)
         _rows(axes, names)
         floor = found.noise_floor
         if floor is not None:
@@ -37,7 +52,8 @@ def error_figure(run: FinishedRun, region: str) -> NamedFigure:
             )  # fmt: skip
         axes.set_xlabel(f"mean absolute error ({error_units(run)})")
         set_title(axes, f"{region}, {found.n_sites} sites")
-    floor_words = "" if floor is None else "; the line is the error of a perfect predictor"
+    floor_words = "; rings: calibrated" if any(also.values()) else ""
+    floor_words += "" if floor is None else "; the line is the error of a perfect predictor"
     return NamedFigure(
         f"errors-{region}",
         f"Error of each predictor on held-out images of {region}, with 95 % intervals"
@@ -70,9 +86,12 @@ def difference_figure(run: FinishedRun, region: str) -> NamedFigure | None:
     )
 
 
-def _interval(axes: Axes, row: int, value: float, interval: Interval, colour: str) -> None:
-    axes.plot(interval, [row, row], color=colour, linewidth=2.2, solid_capstyle="round")
-    axes.plot(value, row, "o", color=colour, markersize=6)
+def _interval(
+    axes: Axes, row: float, value: float, interval: Interval, colour: str, ring: bool = False
+) -> None:
+    width, size, inside = (1.2, 5.0, "white") if ring else (2.2, 6.0, colour)
+    axes.plot(interval, [row, row], color=colour, linewidth=width, solid_capstyle="round")
+    axes.plot(value, row, "o", color=colour, markersize=size, markerfacecolor=inside)
 
 
 def _rows(axes: Axes, names: list[str]) -> None:
@@ -85,7 +104,7 @@ def _rows(axes: Axes, names: list[str]) -> None:
 
 
 def _colour(name: str, headline: str) -> str:
-    return {headline: HEAD, "mean": MUTED}.get(name, BASELINE)
+    return {uncalibrated(headline): HEAD, "mean": MUTED}.get(uncalibrated(name), BASELINE)
 
 
 #: Left, bottom, right and top of the axes in a site's small figure, as parts of it.

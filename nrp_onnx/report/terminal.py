@@ -7,7 +7,7 @@ from nrp_onnx.backbone.layers import Layer
 from nrp_onnx.report.words import (
     NOT_BETWEEN_RECORDINGS,
     base_predictors,
-    calibrated,
+    of_calibrated,
     predictor_name,
     uncalibrated,
 )
@@ -62,7 +62,7 @@ def score_table(result: Result) -> Table:
             low, high = numbers.mae_ci95
             removed = numbers.explainable_removed
             paired = found.comparisons.get(name)
-            also = found.predictors.get(calibrated(name)) if calibrated(name) != name else None
+            also = of_calibrated(found.predictors, name)
             table.add_row(
                 f"{region} ({found.n_sites} sites)" if place == 0 else "",
                 predictor_name(name),

@@ -44,6 +44,11 @@ def base_predictors(predictors: Mapping[str, PredictorScore]) -> dict[str, Predi
     }
 
 
+def of_calibrated(predictors: Mapping[str, PredictorScore], base: str) -> PredictorScore | None:
+    """The numbers of a base predictor calibrated; None where there are none, or it is calibrated."""
+    return predictors.get(calibrated(base)) if base != calibrated(base) else None
+
+
 def best_baseline(predictors: Mapping[str, PredictorScore], headline: str) -> str | None:
     """The baseline of least error; None if there is no other.
 

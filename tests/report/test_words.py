@@ -2,10 +2,12 @@
 
 import io
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from nrp_onnx.report.page_tables import predictors_table
+from nrp_onnx.report.run_figures import difference_figure, error_figure
 from nrp_onnx.report.terminal import score_table
 from nrp_onnx.report.words import (
     base_predictors,
@@ -154,6 +156,19 @@ def test_the_page_shows_a_calibrated_error_beside_its_own(run: FinishedRun) -> N
     assert rows["mean response"]["Calibrated (95 %)"].text == "–"
     assert row["r² / reliability (95 %)"].text == "0.360 (0.300 to 0.400)"
     assert "not to be compared between recordings" in table.caption
+
+
+def test_figures_draw_every_predictor_and_those_calibrated(run: FinishedRun) -> None:
+    errors, differences = error_figure(run, "IT"), difference_figure(run, "IT")
+    assert "rings: calibrated" in errors.caption
+    (axes,) = errors.figure.axes
+    assert [text.get_text() for text in axes.get_yticklabels()] == [
+        predictor_name(name) for name in MAE
+    ]
+    points = [np.asarray(line.get_xdata())[0] for line in axes.lines if line.get_marker() == "o"]
+    assert points == [mae for both in MAE.values() for mae in both if mae is not None]
+    assert differences is not None
+    assert "NRP + masked ridge, calibrated" in differences.caption
 
 
 def test_sentences_say_whose_error_it_is(run: FinishedRun) -> None:
