@@ -27,7 +27,7 @@ from nrp_onnx.notes import Notes
 from nrp_onnx.progress import shown_progress
 from nrp_onnx.recordings import Recordings
 from nrp_onnx.recordings import open_recordings as open_named
-from nrp_onnx.report.words import error_units, predictor_name
+from nrp_onnx.report.words import base_predictors, error_units, of_calibrated, predictor_name
 from nrp_onnx.scoring.choices import choose_features, choose_preprocessing
 from nrp_onnx.scoring.comparison import Comparison, compare_runs
 from nrp_onnx.scoring.options import ExtractOptions, ScoreOptions
@@ -71,19 +71,23 @@ class Run(FinishedRun):
                 predictor_name(key),
                 f"{score.mae:.3f}",
                 f"{score.mae_ci95[0]:.3f} to {score.mae_ci95[1]:.3f}",
+                f"{also.mae:.3f}" if (also := of_calibrated(found.predictors, key)) else "–",
+                "–" if score.mse is None else f"{score.mse:.3f}",
                 "–" if score.r2 is None else f"{score.r2:.3f}",
                 "–" if score.pearson_r is None else f"{score.pearson_r:.3f}",
             )
             for region, found in self.regions.items()
-            for place, (key, score) in enumerate(found.predictors.items())
+            for place, (key, score) in enumerate(base_predictors(found.predictors).items())
         ]
         report = self.folder / REPORT_FILE
         link = f'<p><a href="{html.escape(report.resolve().as_uri())}">report.html</a></p>'
         return (
             f"<p><b>{html.escape(self.result.model.file)} on {html.escape(name)}{simulated}</b>: "
-            f"NRP-error {self.nrp_error:.3f} [{low:.3f}, {high:.3f}], the mean absolute error in "
-            f"{html.escape(error_units(self))}</p>"
-            + html_table(("region", "predictor", "MAE", "95 %", "R²", "r"), rows)
+            f"NRP-error {self.nrp_error:.3f} [{low:.3f}, {high:.3f}], the mean absolute error of "
+            f"{html.escape(predictor_name(self.headline))} in {html.escape(error_units(self))}</p>"
+            + html_table(
+                ("region", "predictor", "MAE", "95 %", "calibrated", "MSE", "R²", "r"), rows
+            )
             + (link if report.is_file() else "")
         )
 

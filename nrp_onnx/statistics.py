@@ -1,14 +1,32 @@
-"""Errors, correlations, bootstrap intervals and paired differences of predictions."""
+"""Errors, correlations and paired differences of predictions."""
 
 from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from scipy import stats
 
-Interval = tuple[float, float]
+from nrp_onnx.bootstrap import Interval, bootstrap_means, percentile_interval
+
+__all__ = [
+    "Interval",
+    "PairedDifference",
+    "SiteCounts",
+    "bootstrap_means",
+    "compare_errors",
+    "explainable_removed",
+    "mean_absolute_error",
+    "mean_of_images",
+    "mean_squared_error",
+    "median",
+    "median_pearson_r",
+    "median_r2",
+    "noise_corrected_r2",
+    "pearson_r",
+    "pearson_r_of_sites",
+    "percentile_interval",
+    "rank_correlation",
+]
 
 _FEWEST = 3
 #: What is left of a constant after rounding is no variance.
@@ -48,64 +66,9 @@ def mean_absolute_error(errors: np.ndarray) -> float:
     return float(np.nanmean(np.abs(errors)))
 
 
-def bootstrap_means(values: np.ndarray, seed: int, n_resamples: int = 2000) -> np.ndarray:
-    """Means of ``values`` over resampled images and sites, float64 array (n_resamples,).
-
-    Both images and sites are drawn with replacement, independently (a two-way, or pigeonhole,
-    bootstrap: Owen 2007), since the score is to hold for other images and other sites. The same seed
-    draws the same images whatever the sites are, so that means of several regions belong together.
-
-    Args:
-        values: float array (n_images, n_sites), NaN = not recorded.
-
-    Returns:
-        NaN for a resample that holds no recorded value.
-    """
-    n_images, n_sites = values.shape
-    images, sites = _drawn(seed, n_images, n_sites, n_resamples)
-    there = ~np.isnan(values)
-    sums = ((images @ np.where(there, values, 0)) * sites).sum(axis=1)
-    if there.all():  # every resample has as many values
-        counts = np.full(n_resamples, float(values.size))
-    else:
-        counts = ((images @ there.astype(np.float64)) * sites).sum(axis=1)
-    means = np.full(n_resamples, np.nan)
-    np.divide(sums, counts, out=means, where=counts > 0)
-    return means
-
-
-@lru_cache(maxsize=2)
-def _drawn(
-    seed: int, n_images: int, n_sites: int, n_resamples: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """How often each resample holds each image and each site; kept, as every predictor takes the same.
-
-    Returns:
-        float64 (n_resamples, n_images) and (n_resamples, n_sites).
-    """
-    images, rng = _drawn_images(seed, n_images, n_resamples)
-    sites = _draws(deepcopy(rng), n_sites, n_resamples)
-    return images, sites
-
-
-@lru_cache(maxsize=1)
-def _drawn_images(
-    seed: int, n_images: int, n_resamples: int
-) -> tuple[np.ndarray, np.random.Generator]:
-    """The images, which are those of every region; and what draws the sites."""
-    rng = np.random.default_rng(seed)
-    return _draws(rng, n_images, n_resamples), rng
-
-
-def _draws(rng: np.random.Generator, n: int, n_resamples: int) -> np.ndarray:
-    return rng.multinomial(n, np.full(n, 1 / n), n_resamples).astype(np.float64)
-
-
-def percentile_interval(means: np.ndarray, level: float = 0.95) -> Interval:
-    """The percentile interval of what a bootstrap gave; resamples without a value are left out."""
-    tail = (1 - level) / 2
-    low, high = np.quantile(means[~np.isnan(means)], [tail, 1 - tail])
-    return float(low), float(high)
+def mean_squared_error(errors: np.ndarray) -> float:
+    """Mean of (predicted - recorded)^2, float array (n_images, n_sites), NaN = not recorded."""
+    return float(np.nanmean(errors**2))
 
 
 def median_r2(predicted: np.ndarray, recorded: np.ndarray) -> float | None:
@@ -142,26 +105,73 @@ def median(values: np.ndarray) -> float | None:
     return float(np.median(finite)) if finite.size else None
 
 
+def noise_corrected_r2(r: np.ndarray, reliability: np.ndarray) -> np.ndarray:
+    """r^2 of each site over the reliability of its averages: float64 (n_sites,).
+
+    The square of the correlation with the averages is the share of their variance that is predicted, the
+    reliability the share that comes from the stimuli. Nothing is clipped: noise in both can carry a
+    site over 1, and the square hides the sign of an r below 0. NaN where there is no r, or no
+    reliability over 0.
+
+    Args:
+        r: Pearson's r of each site with its averages, float64 (n_sites,).
+        reliability: of each site, float64 (n_sites,).
+    """
+    found: np.ndarray = r**2 / np.where(reliability > 0, reliability, np.nan)
+    return found
+
+
+def mean_of_images(values: np.ndarray) -> np.ndarray:
+    """Mean over images, float array (n_images, n_sites) to (n_sites,); NaN for a site without a value."""
+    n = (~np.isnan(values)).sum(axis=0)
+    means = np.full(n.shape, np.nan)
+    np.divide(np.nansum(values, axis=0), n, out=means, where=n > 0)
+    return means
+
+
+@dataclass(frozen=True)
+class SiteCounts:
+    """At how many single sites two predictors differ, at a false discovery rate of 5 %.
+
+    Attributes:
+        better: sites at which the first errs less.
+        worse: sites at which it errs more.
+    """
+
+    better: int
+    worse: int
+
+
 @dataclass(frozen=True)
 class PairedDifference:
     """The error of one predictor less that of another, on the same images and sites.
 
     Attributes:
         difference: of the mean absolute errors; negative where the first errs less.
-        ci95: its 95 % interval, by the two-way bootstrap over images and sites.
+        ci95: its 95 % interval, by the bootstrap over images and sites.
         wins: at how many of the ``n_sites`` sites the first errs less.
+        mse_difference: of the mean squared errors; None in a result of an older version.
+        mse_ci95: its 95 % interval.
+        significant_sites: by a paired test of each site.
     """
 
     difference: float
     ci95: Interval
     wins: int
     n_sites: int
+    mse_difference: float | None = None
+    mse_ci95: Interval | None = None
+    significant_sites: SiteCounts | None = None
 
 
 def compare_errors(
-    errors: np.ndarray, other: np.ndarray, resampled: np.ndarray
+    errors: np.ndarray,
+    other: np.ndarray,
+    resampled: np.ndarray,
+    resampled_squares: np.ndarray | None = None,
+    significant_sites: SiteCounts | None = None,
 ) -> PairedDifference:
-    """The mean absolute error of one predictor less that of another, paired by image and site.
+    """The mean error of one predictor less that of another, paired by image and site.
 
     Both err on the same images and sites, and much of an error is the noise of the recording, which
     they share: the interval of the difference is far narrower than those of the two errors.
@@ -170,15 +180,20 @@ def compare_errors(
         errors, other: float arrays (n_images, n_sites), predicted - recorded; NaN = not recorded, in
             both alike.
         resampled: the difference of their mean absolute errors in each resample, those of
-            `nrp_onnx.statistics.bootstrap_means` with the same seed.
+            `nrp_onnx.bootstrap.bootstrap_means` with the same seed.
+        resampled_squares: the same of their mean squared errors.
+        significant_sites: what is known of the single sites.
     """
-    paired = np.abs(errors) - np.abs(other)
-    sums, counts = np.nansum(paired, axis=0), (~np.isnan(paired)).sum(axis=0)
+    paired = mean_of_images(np.abs(errors) - np.abs(other))
+    compared = ~np.isnan(paired)
     return PairedDifference(
-        difference=float(np.nanmean(paired)),
+        difference=float(np.nanmean(np.abs(errors) - np.abs(other))),
         ci95=percentile_interval(resampled),
-        wins=int((sums[counts > 0] < 0).sum()),
-        n_sites=int((counts > 0).sum()),
+        wins=int((paired[compared] < 0).sum()),
+        n_sites=int(compared.sum()),
+        mse_difference=float(np.nanmean(errors**2 - other**2)),
+        mse_ci95=None if resampled_squares is None else percentile_interval(resampled_squares),
+        significant_sites=significant_sites,
     )
 
 
@@ -186,8 +201,11 @@ def explainable_removed(mae: float, mae_of_mean: float, floor: float | None) -> 
     """The share of the error that could be removed which a predictor removes.
 
     (MAE of the mean response - MAE) / (MAE of the mean response - noise floor): 0 for a predictor no
-    better than the mean response, 1 for one that knows the true rates. None where there is no noise
-    floor, or none below the error of the mean response.
+    better than the mean response, 1 for one that knows the true rates. It depends on how noisy the
+    sites are, and is not to be compared between recordings: an absolute error does not split into noise
+    and the rest as a variance does, so the noisier the sites, the less of the same way shows. Measure of
+    a site that can be compared: `noise_corrected_r2`. None where there is no noise floor, or none below
+    the error of the mean response.
     """
     if floor is None or not mae_of_mean > floor:
         return None

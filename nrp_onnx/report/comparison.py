@@ -8,7 +8,13 @@ from rich.table import Table
 from nrp_onnx.files import whole_file
 from nrp_onnx.report.style import BASELINE, FLOOR, HEAD, NamedFigure, panel, set_title
 from nrp_onnx.report.terminal import difference_with_interval
-from nrp_onnx.report.words import best_baseline, error_units, is_simulated, model_name
+from nrp_onnx.report.words import (
+    best_baseline,
+    error_units,
+    is_simulated,
+    model_name,
+    predictor_name,
+)
 from nrp_onnx.scoring.comparison import Comparison
 from nrp_onnx.scoring.run import FinishedRun
 from nrp_onnx.statistics import Interval
@@ -46,7 +52,7 @@ def _of_region(runs: list[FinishedRun], region: str) -> NamedFigure:
     with panel(1.2 + 0.34 * len(ordered), simulated=simulated) as axes:
         for row, run in enumerate(ordered):
             found = run.regions[region]
-            best = best_baseline(found.predictors)
+            best = best_baseline(found.predictors, run.headline)
             error = found.nrp_error
             axes.plot(error.ci95, [row, row], color=HEAD, linewidth=2.2, solid_capstyle="round")
             axes.plot(error.value, row, "o", color=HEAD, markersize=6)
@@ -63,7 +69,7 @@ def _of_region(runs: list[FinishedRun], region: str) -> NamedFigure:
                 axes.plot(
                     found.noise_floor, row, "|", color=FLOOR, markersize=13, markeredgewidth=2
                 )
-        axes.plot([], [], "o-", color=HEAD, label="NRP head")
+        axes.plot([], [], "o-", color=HEAD, label="NRP-error")
         axes.plot(
             [], [], "D", color=BASELINE, fillstyle="none", markersize=5, label="best baseline"
         )
@@ -103,11 +109,12 @@ def leaderboard_table(comparison: Comparison) -> Table:
     table = Table(
         title=_title(comparison),
         caption=f"NRP-error in {comparison.units}, {comparison.n_images} held-out images; "
-        "[95 % interval] over images and sites",
+        "[95 % interval] as protocol.interval of the runs says",
     )
     table.add_column("rank", justify="right")
     table.add_column("run")
     table.add_column("model")
+    table.add_column("predictor")
     for heading in ("NRP-error", *comparison.runs[0].regions):
         table.add_column(heading, justify="right")
     for run in comparison.runs:
@@ -116,6 +123,7 @@ def leaderboard_table(comparison: Comparison) -> Table:
             f"{run.rank} [{low}, {high}]",
             run.folder,
             run.model,
+            predictor_name(run.headline),
             _with_interval(run.nrp_error, run.ci95),
             *(_with_interval(found.value, found.ci95) for found in run.regions.values()),
         )
@@ -124,16 +132,23 @@ def leaderboard_table(comparison: Comparison) -> Table:
 
 def pairs_table(comparison: Comparison) -> Table:
     """The paired difference of every two runs, and at how many sites the first errs less."""
-    table = Table(title="Paired differences of the NRP-error, first less second")
+    n = len(comparison.pairs)
+    table = Table(
+        title="Paired differences of the NRP-error, first less second",
+        caption="[95 % interval] of each pair alone; all at once: intervals that hold for "
+        f"{'the pair' if n == 1 else f'all {n} pairs together'}, by which to judge; p by Holm",
+    )
     for heading in ("first", "second"):
         table.add_column(heading)
-    for heading in ("difference", "better at"):
+    for heading in ("difference", "all at once", "p", "better at"):
         table.add_column(heading, justify="right")
     for pair in comparison.pairs:
         table.add_row(
             pair.first,
             pair.second,
             difference_with_interval(pair.difference, pair.ci95),
+            "[{:+.3f}, {:+.3f}]".format(*pair.ci95_simultaneous),
+            f"{pair.p_holm:.3f}",
             f"{pair.wins} of {pair.n_sites} sites",
         )
     return table
@@ -145,7 +160,7 @@ def write_leaderboard(path: Path, comparison: Comparison) -> None:
     columns = ["rank", "rank_low", "rank_high", "run", "model", "nrp_error", "low", "high"]
     for region in regions:
         columns += [f"{region}_nrp_error", f"{region}_low", f"{region}_high"]
-    columns += ["units", "recordings", "simulated"]
+    columns += ["predictor", "units", "recordings", "simulated"]
     about = comparison.recordings
     with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -155,7 +170,7 @@ def write_leaderboard(path: Path, comparison: Comparison) -> None:
             row += [run.nrp_error, *run.ci95]
             for region in regions:
                 row += [run.regions[region].value, *run.regions[region].ci95]
-            writer.writerow([*row, comparison.units, about.name, about.simulated])
+            writer.writerow([*row, run.headline, comparison.units, about.name, about.simulated])
 
 
 def _title(comparison: Comparison) -> str:

@@ -55,6 +55,7 @@ from nrp_onnx.report.words import (
     is_simulated,
     model_name,
     overall_sentence,
+    predictor_name,
     region_sentences,
 )
 from nrp_onnx.scoring.run import FinishedRun, read_run
@@ -89,8 +90,8 @@ def run_section(run: FinishedRun, prefix: str) -> tuple[dict[str, Any], list[Nam
     shown = all_shown_sites(run)
     of_shown = [site_figure(run, site.place) for site in shown]
     images = read_shown_images(run.folder)
-    correlations = site_correlations(run, "nrp")
-    errors, mean_errors = site_errors(run, "nrp"), site_errors(run, "mean")
+    correlations = site_correlations(run, run.headline)
+    errors, mean_errors = site_errors(run, run.headline), site_errors(run, "mean")
     reliability = _reliability(run)
     cards: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for site, drawing in zip(shown, drawings(of_shown, prefix), strict=True):
@@ -117,6 +118,8 @@ def run_section(run: FinishedRun, prefix: str) -> tuple[dict[str, Any], list[Nam
         "units": error_units(run),
         "recorded_units": run.result.recordings.units,
         "overall": overall_sentence(run),
+        "headline": predictor_name(run.headline),
+        "interval": run.result.protocol.interval,
         "sentences": [region_sentences(run, region) for region in regions],
         "scores": [
             (region, found.nrp_error.value, *found.nrp_error.ci95)
@@ -149,7 +152,7 @@ def _pictures(
             "name": run.stimulus_ids[place],
             "source": images.get(run.stimulus_ids[place], ""),
             "measured": f"{run.recorded[place, site.place]:.2f}",
-            "predicted": f"{run.predictions['nrp'][place, site.place]:.2f}",
+            "predicted": f"{run.predictions[run.headline][place, site.place]:.2f}",
         }
         for place in places
     ]

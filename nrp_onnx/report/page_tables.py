@@ -4,13 +4,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from nrp_onnx.report.words import (
+    NOT_BETWEEN_RECORDINGS,
+    base_predictors,
     best_baseline,
     error_units,
     is_simulated,
     model_name,
+    of_calibrated,
     predictor_name,
+    uncalibrated,
 )
-from nrp_onnx.scoring.result import RegionScore
+from nrp_onnx.scoring.result import PredictorScore, RegionScore
 from nrp_onnx.scoring.run import FinishedRun
 from nrp_onnx.statistics import Interval, PairedDifference
 
@@ -139,40 +143,77 @@ def with_interval(value: float, bounds: Interval, form: str = ".3f", strong: boo
 
 
 def predictors_table(run: FinishedRun) -> PageTable:
-    """Every predictor of every region; columns that the run does not have are left out."""
+    """Every predictor of every region; columns that the run does not have are left out.
+
+    A predictor that was also calibrated has that error beside its own.
+    """
     regions = run.regions
     every = [numbers for found in regions.values() for numbers in found.predictors.values()]
     explained = any(numbers.explainable_removed is not None for numbers in every)
     normalised = any(numbers.pearson_r_normalised is not None for numbers in every)
+    squared = any(numbers.mse is not None for numbers in every)
+    corrected = any(numbers.r2_normalised is not None for numbers in every)
     compared = any(found.comparisons for found in regions.values())
+    some_calibrated = any(
+        name != uncalibrated(name) for found in regions.values() for name in found.predictors
+    )
+    own = predictor_name(run.headline)
     headings = [("Region", False), ("Predictor", False), ("Error (95 %)", True)]
+    headings += [("Calibrated (95 %)", True)] * some_calibrated + [("MSE (95 %)", True)] * squared
     headings += [("Explained", True)] * explained + [("R²", True), ("r", True)]
-    headings += [("r / ceiling", True)] * normalised
-    headings += [("Head less it (95 %)", True), ("Head better at", True)] * compared
+    headings += [("r / ceiling", True)] * normalised + [
+        ("r² / reliability (95 %)", True)
+    ] * corrected
+    headings += [("Less it (95 %)", True), ("Better at", True)] * compared
     rows = []
     for region, found in regions.items():
-        for name, numbers in found.predictors.items():
-            strong = name == "nrp"
+        for name, numbers in base_predictors(found.predictors).items():
+            strong = uncalibrated(name) == uncalibrated(run.headline)
             row = [
                 Cell(region, strong=strong),
                 Cell(predictor_name(name), strong=strong),
                 with_interval(numbers.mae, numbers.mae_ci95, strong=strong),
             ]
+            if some_calibrated:
+                also = of_calibrated(found.predictors, name)
+                row.append(_error_of(also, strong))
+            if squared:
+                row.append(_perhaps(numbers.mse, numbers.mse_ci95))
             if explained:
                 row.append(number(numbers.explainable_removed, ".0%"))
             row += [number(numbers.r2), number(numbers.pearson_r)]
             if normalised:
                 row.append(number(numbers.pearson_r_normalised))
+            if corrected:
+                row.append(_perhaps(numbers.r2_normalised, numbers.r2_normalised_ci95))
             if compared:
                 row += _compared(found.comparisons.get(name))
             rows.append(row)
     caption = (
         f"Mean absolute error in {error_units(run)}, on held-out images; R² and r are medians over sites."
-        + " Explained: of the error between the mean response and the noise floor, the share removed."
+        + " Explained: of the error between the mean response and the noise floor, the share removed; "
+        f"{NOT_BETWEEN_RECORDINGS}."
         * explained
         + " r / ceiling: r / √reliability, the correlation with the true rates." * normalised
+        + " r² / reliability: the share of the variance that comes from the images, median over sites."
+        * corrected
+        + f" Less it: the error of {own} less that of the row, on the same images and sites."
+        * compared
     )
     return PageTable(caption, headings, rows)
+
+
+def _error_of(numbers: PredictorScore | None, strong: bool) -> Cell:
+    if numbers is None:
+        return number(None, strong=strong)
+    return with_interval(numbers.mae, numbers.mae_ci95, strong=strong)
+
+
+def _perhaps(value: float | None, bounds: Interval | None, strong: bool = False) -> Cell:
+    """A number with its interval where there is one."""
+    if value is None or bounds is None:
+        return number(value, strong=strong)
+    return with_interval(value, bounds, strong=strong)
 
 
 def regions_table(run: FinishedRun) -> PageTable:
@@ -209,10 +250,10 @@ def chosen_heads_table(run: FinishedRun) -> PageTable | None:
     best = run.result.search.best
     if not best:
         return None
-    shares = [region for region in run.regions if region in (best[0].get("linear_share") or {})]
+    shares = [region for region in run.regions if region in (best[0].get("shares") or {})]
     headings = [("Fold", True), ("Layers", False), ("L1", True), ("L2", True)]
     headings += [("Learning rate", True), ("Validation error", True), ("Epoch", True)]
-    headings += [(f"Linear share, {region}", True) for region in shares]
+    headings += [(f"Share of the network, {region}", True) for region in shares]
     rows = [
         [
             number(record["fold"], "d"),
@@ -222,13 +263,12 @@ def chosen_heads_table(run: FinishedRun) -> PageTable | None:
             number(record["learning_rate"], "g"),
             number(record["validation_mae"]),
             number(record["epochs"], "d"),
-            *(number(record["linear_share"][region], ".0%") for region in shares),
+            *(number(record["shares"][region]["nrp"], ".0%") for region in shares),
         ]
         for record in best
     ]
     caption = "The head that had the lowest validation error in each fold." + (
-        " Linear share: how much of the prediction the linear path beside the heads makes."
-        * bool(shares)
+        " Share of the network: how much of the mixture the NRP network makes." * bool(shares)
     )
     return PageTable(caption, headings, rows)
 
@@ -254,7 +294,7 @@ def comparison_table(runs: list[FinishedRun]) -> PageTable:
     """All runs side by side, lowest NRP-error first."""
     regions = list(dict.fromkeys(region for run in runs for region in run.regions))
     headings = [("Model", False), ("Run", False), ("Recordings", False), ("Parameters", True)]
-    headings.append(("NRP-error", True))
+    headings += [("Predictor", False), ("NRP-error", True)]
     for region in regions:
         headings += [(f"{region} (95 %)", True), (f"{region}, best baseline", True)]
     rows = []
@@ -266,10 +306,11 @@ def comparison_table(runs: list[FinishedRun]) -> PageTable:
             Cell(run.folder.name),
             Cell(result.recordings.name + simulated),
             number(result.model.n_parameters, ",d"),
+            Cell(predictor_name(run.headline)),
             number(result.nrp_error, strong=True),
         ]
         for region in regions:
-            row += _of_region(result.regions.get(region))
+            row += _of_region(result.regions.get(region), run.headline)
         rows.append(row)
     units = ", ".join(dict.fromkeys(error_units(run) for run in runs))
     return PageTable(f"NRP-error in {units}; lower is better.", headings, rows)
@@ -284,10 +325,10 @@ def _compared(paired: PairedDifference | None) -> list[Cell]:
     ]
 
 
-def _of_region(found: RegionScore | None) -> list[Cell]:
+def _of_region(found: RegionScore | None, headline: str) -> list[Cell]:
     if found is None:
         return [number(None)] * 2
-    best = best_baseline(found.predictors)
+    best = best_baseline(found.predictors, headline)
     mae = None if best is None else found.predictors[best].mae
     return [
         with_interval(found.nrp_error.value, found.nrp_error.ci95),

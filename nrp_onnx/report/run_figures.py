@@ -14,19 +14,34 @@ from nrp_onnx.report.style import (
     panel,
     set_title,
 )
-from nrp_onnx.report.words import best_baseline, error_units, is_simulated, predictor_name
+from nrp_onnx.report.words import (
+    base_predictors,
+    best_baseline,
+    error_units,
+    is_simulated,
+    of_calibrated,
+    predictor_name,
+    uncalibrated,
+)
 from nrp_onnx.scoring.run import FinishedRun
 from nrp_onnx.statistics import Interval
 
 
 def error_figure(run: FinishedRun, region: str) -> NamedFigure:
-    """The mean absolute error of every predictor, with its interval and the noise floor."""
+    """The mean absolute error of every predictor, with its interval and the noise floor.
+
+    What was also calibrated has that error below its own, as a ring.
+    """
     found = run.regions[region]
-    names = list(found.predictors)
+    names = list(base_predictors(found.predictors))
+    also = {name: of_calibrated(found.predictors, name) for name in names}
     with panel(0.95 + 0.3 * len(names), simulated=is_simulated(run)) as axes:
         for row, name in enumerate(names):
             numbers = found.predictors[name]
-            _interval(axes, row, numbers.mae, numbers.mae_ci95, _colour(name))
+            colour = _colour(name, run.headline)
+            _interval(axes, row, numbers.mae, numbers.mae_ci95, colour)
+            if (ring := also[name]) is not None:
+                _interval(axes, row + 0.26, ring.mae, ring.mae_ci95, colour, ring=True)
         _rows(axes, names)
         floor = found.noise_floor
         if floor is not None:
@@ -37,18 +52,19 @@ def error_figure(run: FinishedRun, region: str) -> NamedFigure:
             )  # fmt: skip
         axes.set_xlabel(f"mean absolute error ({error_units(run)})")
         set_title(axes, f"{region}, {found.n_sites} sites")
-    floor_words = "" if floor is None else "; the line is the error of knowing the true rates"
+    floor_words = "; rings: calibrated" if any(also.values()) else ""
+    floor_words += "" if floor is None else "; the line is the error of knowing the true rates"
     return NamedFigure(
         f"errors-{region}",
-        f"Error of each predictor on held-out images of {region}, with 95 % intervals over images "
-        f"and sites{floor_words}. Further left is better.",
+        f"Error of each predictor on held-out images of {region}, with 95 % intervals"
+        f"{floor_words}. Further left is better.",
         axes.figure,  # type: ignore[arg-type]
     )
 
 
 def difference_figure(run: FinishedRun, region: str) -> NamedFigure | None:
-    """The head's error less that of each baseline; None if the run has no paired comparisons."""
-    comparisons = run.regions[region].comparisons
+    """The headline's error less that of each other; None if the run has no paired comparisons."""
+    comparisons, own = run.regions[region].comparisons, predictor_name(run.headline)
     if not comparisons:
         return None
     names = list(comparisons)
@@ -58,21 +74,24 @@ def difference_figure(run: FinishedRun, region: str) -> NamedFigure | None:
             paired = comparisons[name]
             _interval(axes, row, paired.difference, paired.ci95, HEAD)
         _rows(axes, names)
-        axes.set_xlabel(f"head's error less baseline's ({error_units(run)})")
-        set_title(axes, f"{region}: NRP head against each baseline")
-        axes.text(0.0, 1.01, "◂ head errs less", transform=axes.transAxes, fontsize=8, color=MUTED)
-        axes.text(1.0, 1.01, "head errs more ▸", transform=axes.transAxes, fontsize=8, color=MUTED, ha="right")  # fmt: skip
+        axes.set_xlabel(f"its error less the other's ({error_units(run)})")
+        set_title(axes, f"{region}: {own} against each other")
+        axes.text(0.0, 1.01, "◂ it errs less", transform=axes.transAxes, fontsize=8, color=MUTED)
+        axes.text(1.0, 1.01, "it errs more ▸", transform=axes.transAxes, fontsize=8, color=MUTED, ha="right")  # fmt: skip
     return NamedFigure(
         f"differences-{region}",
-        f"Error of the NRP head less that of each baseline, paired on the same images and sites of "
+        f"Error of {own} less that of each other predictor, paired on the same images and sites of "
         f"{region}, with 95 % intervals. Where an interval holds 0, neither is shown to be better.",
         axes.figure,  # type: ignore[arg-type]
     )
 
 
-def _interval(axes: Axes, row: int, value: float, interval: Interval, colour: str) -> None:
-    axes.plot(interval, [row, row], color=colour, linewidth=2.2, solid_capstyle="round")
-    axes.plot(value, row, "o", color=colour, markersize=6)
+def _interval(
+    axes: Axes, row: float, value: float, interval: Interval, colour: str, ring: bool = False
+) -> None:
+    width, size, inside = (1.2, 5.0, "white") if ring else (2.2, 6.0, colour)
+    axes.plot(interval, [row, row], color=colour, linewidth=width, solid_capstyle="round")
+    axes.plot(value, row, "o", color=colour, markersize=size, markerfacecolor=inside)
 
 
 def _rows(axes: Axes, names: list[str]) -> None:
@@ -84,8 +103,8 @@ def _rows(axes: Axes, names: list[str]) -> None:
     axes.locator_params(axis="x", nbins=6)
 
 
-def _colour(name: str) -> str:
-    return {"nrp": HEAD, "mean": MUTED}.get(name, BASELINE)
+def _colour(name: str, headline: str) -> str:
+    return {uncalibrated(headline): HEAD, "mean": MUTED}.get(uncalibrated(name), BASELINE)
 
 
 #: Left, bottom, right and top of the axes in a site's small figure, as parts of it.
@@ -97,7 +116,7 @@ def density_figure(run: FinishedRun, region: str) -> NamedFigure:
     sites = run.sites_of(region)
     measured, predicted = (
         (rates[:, sites] - _centre(run, sites)) / run.scale[:, sites]
-        for rates in (run.recorded, run.predictions["nrp"])
+        for rates in (run.recorded, run.predictions[run.headline])
     )
     there = ~np.isnan(measured)
     low, high = np.quantile(measured[there], [0.002, 0.998])
@@ -116,7 +135,7 @@ def density_figure(run: FinishedRun, region: str) -> NamedFigure:
         bar.outline.set_visible(False)
     return NamedFigure(
         f"responses-{region}",
-        f"Rates that the NRP head predicts for held-out images, against the measured ones, of all "
+        f"Rates that {predictor_name(run.headline)} predicts for held-out images, against the measured ones, of all "
         f"{len(sites)} sites of {region}. Dashed: a perfect prediction. Predictions reach less far "
         "than measurements where noise cannot be predicted.",
         axes.figure,  # type: ignore[arg-type]
@@ -124,12 +143,15 @@ def density_figure(run: FinishedRun, region: str) -> NamedFigure:
 
 
 def sites_figure(run: FinishedRun, region: str) -> NamedFigure | None:
-    """The error of each site with the head against that with the best baseline."""
-    best = best_baseline(run.regions[region].predictors)
+    """The error of each site with the headline against that with the best baseline."""
+    best, own = (
+        best_baseline(run.regions[region].predictors, run.headline),
+        predictor_name(run.headline),
+    )
     if best is None:
         return None
     sites = run.sites_of(region)
-    x, y = (site_errors(run, name)[sites] for name in (best, "nrp"))
+    x, y = (site_errors(run, name)[sites] for name in (best, run.headline))
     wins, n = int((y < x).sum()), int((~np.isnan(x)).sum())
     both = np.concatenate([x, y])
     low, high = np.nanmin(both), np.nanmax(both)
@@ -139,13 +161,13 @@ def sites_figure(run: FinishedRun, region: str) -> NamedFigure | None:
         axes.plot(x, y, "o", color=HEAD, alpha=0.6, markersize=4.5, markeredgewidth=0)
         axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
         axes.set_xlabel(f"error with {predictor_name(best)} ({error_units(run)})", color=BASELINE)
-        axes.set_ylabel(f"error with the NRP head ({error_units(run)})", color=HEAD)
-        set_title(axes, f"{region}: the head errs less at {wins} of {n} sites")
+        axes.set_ylabel(f"error with {own} ({error_units(run)})", color=HEAD)
+        set_title(axes, f"{region}: less error at {wins} of {n} sites")
     return NamedFigure(
         f"sites-{region}",
-        f"Mean absolute error of each site of {region} with the NRP head, against that with "
-        f"{predictor_name(best)}, the best of the baselines here. Below the dashed line the head "
-        "errs less.",
+        f"Mean absolute error of each site of {region} with {own}, against that with "
+        f"{predictor_name(best)}, the best of the baselines here. Below the dashed line "
+        f"{own} errs less.",
         axes.figure,  # type: ignore[arg-type]
     )
 
@@ -153,7 +175,7 @@ def sites_figure(run: FinishedRun, region: str) -> NamedFigure | None:
 def site_figure(run: FinishedRun, place: int) -> NamedFigure:
     """Predicted against measured rates of one site, a point an image."""
     measured = run.recorded[:, place]
-    predicted = run.predictions["nrp"][:, place]
+    predicted = run.predictions[run.headline][:, place]
     low, high = np.nanmin(measured), np.nanmax(measured)
     low, high = low - 0.04 * (high - low), high + 0.04 * (high - low)
     if low == high:

@@ -84,9 +84,9 @@ def site_columns(run: FinishedRun) -> dict[str, np.ndarray]:
 
 
 def shown_sites(run: FinishedRun, region: str, n_each: int) -> list[ShownSite]:
-    """The best and the worst predicted sites of a region by the NRP head's r, best first."""
+    """The best and the worst predicted sites of a region by the headline's r, best first."""
     sites = run.sites_of(region)
-    correlations = site_correlations(run, "nrp")[sites]
+    correlations = site_correlations(run, run.headline)[sites]
     sites, correlations = sites[~np.isnan(correlations)], correlations[~np.isnan(correlations)]
     order = sites[np.argsort(-correlations, kind="stable")]
     ranks = list(range(len(order)))

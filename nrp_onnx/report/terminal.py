@@ -4,7 +4,13 @@ from rich.console import Console
 from rich.table import Table
 
 from nrp_onnx.backbone.layers import Layer
-from nrp_onnx.report.words import predictor_name
+from nrp_onnx.report.words import (
+    NOT_BETWEEN_RECORDINGS,
+    base_predictors,
+    of_calibrated,
+    predictor_name,
+    uncalibrated,
+)
 from nrp_onnx.scoring.result import Protocol, RegionScore, Result
 from nrp_onnx.statistics import Interval
 
@@ -26,56 +32,67 @@ def difference_with_interval(difference: float, ci95: Interval) -> str:
 
 
 def score_table(result: Result) -> Table:
-    """Every predictor of every region, and the NRP head less each; SIMULATED where it is."""
+    """Every predictor of every region, and the headline less each; SIMULATED where it is.
+
+    A predictor that was also calibrated has that error beside its own.
+    """
     recordings = result.recordings
     simulated = "  SIMULATED" if recordings.simulated else ""
     weights = (result.model.source or {}).get("weights")
     untrained = " (weights none: random)" if weights == "none" else ""
+    every = {name for found in result.regions.values() for name in found.predictors}
+    some_calibrated = any(name != uncalibrated(name) for name in every)
+    own = predictor_name(result.headline)
     table = Table(
-        title=f"{result.model.file}{untrained} on {recordings.name}{simulated}",
-        caption=f"MAE in {result.units}; {_held_out(result.protocol)}; "
-        "[95 % interval] over images and sites; explained: of the error over the noise floor, the "
-        "share that is removed; R2, r, r/ceiling: median over sites; Brain-Score: of splits of its "
-        "own",
+        title=f"{result.model.file}{untrained} on {recordings.name}{simulated}\n"
+        f"NRP-error {_number(result.nrp_error)} {result.units}, that of: {own}",
+        caption=f"MAE in {result.units}; {_held_out(result.protocol)}; intervals: "
+        f"{result.protocol.interval}; explained: of the error over the noise floor, the share that is "
+        f"removed ({NOT_BETWEEN_RECORDINGS}); r, r2/rel (r2 / reliability): median over sites; less it: "
+        f"MAE of {own} less that of the row; Brain-Score: of splits of its own",
     )
     for heading in ("region", "predictor"):
         table.add_column(heading)
-    headings = ("MAE", "95 %", "explained", "R2", "r", "r/ceiling", "NRP head less it", "better at")
+    headings = ["MAE", "95 %", *(["calibrated"] if some_calibrated else []), "MSE", "explained"]
+    headings += ["r", "r2/rel", "less it", "better at"]
     for heading in headings:
         table.add_column(heading, justify="right")
     for region, found in result.regions.items():
-        for name, numbers in found.predictors.items():
+        for place, (name, numbers) in enumerate(base_predictors(found.predictors).items()):
             low, high = numbers.mae_ci95
             removed = numbers.explainable_removed
             paired = found.comparisons.get(name)
+            also = of_calibrated(found.predictors, name)
             table.add_row(
-                f"{region} ({found.n_sites} sites)" if name == "mean" else "",
+                f"{region} ({found.n_sites} sites)" if place == 0 else "",
                 predictor_name(name),
                 _number(numbers.mae),
                 f"{low:.3f} to {high:.3f}",
+                *([_number(also.mae if also else None)] if some_calibrated else []),
+                _number(numbers.mse),
                 "-" if removed is None else f"{removed:.1%}",
-                _number(numbers.r2),
                 _number(numbers.pearson_r),
-                _number(numbers.pearson_r_normalised),
+                _number(numbers.r2_normalised),
                 difference_with_interval(paired.difference, paired.ci95) if paired else "",
-                f"{paired.wins} of {paired.n_sites} sites" if paired else "",
-                style="bold" if name == "nrp" else None,
+                f"{paired.wins} of {paired.n_sites}" if paired else "",
+                style="bold" if uncalibrated(name) == uncalibrated(result.headline) else None,
             )
-        _add_limits(table, found)
+        _add_limits(table, found, some_calibrated)
         table.add_section()
     table.add_row("all", "NRP-error", _number(result.nrp_error), style="bold")
     return table
 
 
-def _add_limits(table: Table, found: RegionScore) -> None:
+def _add_limits(table: Table, found: RegionScore, some_calibrated: bool) -> None:
     """What trial noise leaves to reach, and Brain-Score, as rows of `score_table`."""
+    between = [""] * (4 if some_calibrated else 3)  # MAE and r
     reliability, brainscore = found.reliability, found.brainscore
     ceiling = reliability**0.5 if reliability is not None and reliability > 0 else None
     floor = _number(found.noise_floor)
-    table.add_row("", "noise floor, ceiling", floor, "", "", "", _number(ceiling), style="dim")
+    table.add_row("", "noise floor, ceiling", floor, *between, _number(ceiling), style="dim")
     if brainscore is not None:
         score = f"Brain-Score {_number(brainscore.score)}"
-        table.add_row("", score, "", "", "", "", _number(brainscore.r), style="dim")
+        table.add_row("", score, "", *between, _number(brainscore.r), style="dim")
 
 
 def layers_table(layers: list[Layer]) -> Table:

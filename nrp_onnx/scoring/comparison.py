@@ -8,16 +8,11 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from nrp_onnx.bootstrap import Interval, percentile_interval
 from nrp_onnx.errors import OptionError, RunError
 from nrp_onnx.scoring.run import FinishedRun
-from nrp_onnx.statistics import (
-    Interval,
-    PairedDifference,
-    bootstrap_means,
-    compare_errors,
-    mean_absolute_error,
-    percentile_interval,
-)
+from nrp_onnx.significance import bootstrap_p, holm, simultaneous_intervals, site_tests
+from nrp_onnx.statistics import PairedDifference, compare_errors, mean_absolute_error
 
 
 @dataclass(frozen=True)
@@ -39,12 +34,13 @@ class RegionError:
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """A run among others; ``rank`` 1 has the least NRP-error."""
+    """A run among others; ``rank`` 1 has the least NRP-error, that of the predictor ``headline``."""
 
     rank: int
     rank_ci95: tuple[int, int]
     folder: str
     model: str
+    headline: str
     nrp_error: float
     ci95: Interval
     regions: dict[str, RegionError]
@@ -57,7 +53,12 @@ class ComparedPair:
     Attributes:
         first, second: their folders; the first has the lesser error.
         difference: of the means over regions; negative where the first errs less.
-        ci95: its 95 % interval.
+        ci95: its 95 % interval, as if there were no other pair.
+        ci95_simultaneous: the interval of a family of pairs: all of them hold at once with 95 %, by the
+            largest deviation of any pair in each resample. It is the one to judge by.
+        p: two-sided, by the bootstrap; never below 1 / 1000, which 2000 resamples can show.
+        p_holm: p corrected for the number of pairs (Holm 1979); it cannot fall below the number of
+            pairs / 1000.
         wins: at how many sites of ``n_sites`` the first errs less.
         regions: the same for each region.
     """
@@ -69,6 +70,9 @@ class ComparedPair:
     wins: int
     n_sites: int
     regions: dict[str, PairedDifference]
+    ci95_simultaneous: Interval
+    p: float
+    p_holm: float
 
 
 @dataclass(frozen=True)
@@ -91,8 +95,8 @@ class Comparison:
 def compare_runs(runs: Sequence[FinishedRun], seed: int = 0) -> Comparison:
     """Compare the NRP-errors of runs, image by image and site by site.
 
-    One bootstrap over images and sites serves all runs: each resample gives every run an NRP-error
-    (the mean over regions), so every difference and every rank has an interval.
+    One bootstrap over images, seeds and sites serves all runs: each resample gives every run an
+    NRP-error (the mean over regions), so every difference and every rank has an interval.
 
     Args:
         runs: two or more, on the same recordings.
@@ -129,7 +133,7 @@ def compare_runs(runs: Sequence[FinishedRun], seed: int = 0) -> Comparison:
             one.among(1 + sum(other.value < one.value for other in scored), of)
             for one, of in zip(scored, ranks, strict=True)
         ],
-        pairs=[_pair(one, other) for one, other in combinations(scored, 2)],
+        pairs=_pairs(list(combinations(scored, 2))),
     )
 
 
@@ -149,29 +153,36 @@ def paired_difference(run: FinishedRun, other: FinishedRun, seed: int = 0) -> Co
         RunError: if a run cannot be read, or the two do not belong together.
     """
     _check_alike(run, other)
-    return _pair(_Scored.of(run, seed), _Scored.of(other, seed))
+    (pair,) = _pairs([(_Scored.of(run, seed), _Scored.of(other, seed))])
+    return pair
 
 
 @dataclass(frozen=True, eq=False)
 class _Scored:
-    """A run with its NRP-error and that of each region: the value, and what it is in each resample."""
+    """A run with its NRP-error and that of each region: the value, and what it is in each resample.
+
+    Attributes:
+        squares: the mean squared error of each region in each resample.
+    """
 
     run: FinishedRun
     value: float
     means: np.ndarray
     regions: dict[str, tuple[float, np.ndarray]]
+    squares: dict[str, np.ndarray]
 
     @classmethod
     def of(cls, run: FinishedRun, seed: int) -> "_Scored":
-        regions = {}
-        for name in run.region_names:
-            errors = run.errors_of(name)
-            regions[name] = mean_absolute_error(errors), bootstrap_means(errors, seed)
+        regions = {
+            name: (mean_absolute_error(run.errors_of(name)), run.resampled(name, seed))
+            for name in run.region_names
+        }
         return cls(
             run,
             float(np.mean([value for value, _ in regions.values()])),
             np.mean([means for _, means in regions.values()], axis=0),
             regions,
+            {name: run.resampled(name, seed, power=2) for name in run.region_names},
         )
 
     def among(self, rank: int, ranks: np.ndarray) -> ComparedRun:
@@ -181,6 +192,7 @@ class _Scored:
             rank_ci95=(int(low), int(high)),
             folder=str(self.run.folder),
             model=self.run.result.model.file,
+            headline=self.run.headline,
             nrp_error=self.value,
             ci95=percentile_interval(self.means),
             regions={
@@ -190,15 +202,33 @@ class _Scored:
         )
 
 
-def _pair(first: _Scored, second: _Scored) -> ComparedPair:
-    regions = {
-        name: compare_errors(
-            first.run.errors_of(name),
-            second.run.errors_of(name),
+def _pairs(pairs: Sequence[tuple[_Scored, _Scored]]) -> list[ComparedPair]:
+    """The differences of pairs, which are one family."""
+    resampled = np.stack([first.means - second.means for first, second in pairs])
+    resampled = resampled[:, ~np.isnan(resampled).any(axis=0)]
+    simultaneous = simultaneous_intervals(
+        [first.value - second.value for first, second in pairs], resampled
+    )
+    p = [bootstrap_p(one) for one in resampled]
+    return [
+        _pair(*pair, interval, alone, corrected)
+        for pair, interval, alone, corrected in zip(pairs, simultaneous, p, holm(p), strict=True)
+    ]
+
+
+def _pair(
+    first: _Scored, second: _Scored, simultaneous: Interval, p: float, p_holm: float
+) -> ComparedPair:
+    regions = {}
+    for name in first.run.region_names:
+        errors, other = first.run.errors_of(name), second.run.errors_of(name)
+        regions[name] = compare_errors(
+            errors,
+            other,
             first.regions[name][1] - second.regions[name][1],
+            first.squares[name] - second.squares[name],
+            site_tests(errors, other).counts,
         )
-        for name in first.run.region_names
-    }
     return ComparedPair(
         first=str(first.run.folder),
         second=str(second.run.folder),
@@ -207,6 +237,9 @@ def _pair(first: _Scored, second: _Scored) -> ComparedPair:
         wins=sum(region.wins for region in regions.values()),
         n_sites=sum(region.n_sites for region in regions.values()),
         regions=regions,
+        ci95_simultaneous=simultaneous,
+        p=p,
+        p_holm=p_holm,
     )
 
 

@@ -35,6 +35,9 @@ _SEEDS_APART = 1000
 CALIBRATED = "_calibrated"
 #: Directions of a layer that heads do not see; so many tell whether the images differ.
 _FEW = 2
+#: Components of a layer without places. With as few as of channels, masked ridge lost 0.8 % of its
+#: error on one of four V4 sessions.
+_WITHOUT_PLACE = 256
 
 
 @dataclass(frozen=True)
@@ -237,8 +240,7 @@ def _channels(
     space = plan.space
     if not (space.masks or space.masked) or not plan.seen:
         return []
-    most_without = space.directions or space.channels
-    fit = partial(fit_channels, train=train, most=space.channels, most_without=most_without)
+    fit = partial(fit_channels, train=train, most=space.channels, most_without=_WITHOUT_PLACE)
     return map_on_cores(fit, plan.seen)
 
 

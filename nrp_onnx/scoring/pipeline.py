@@ -43,7 +43,13 @@ from nrp_onnx.scoring.choices import (
 from nrp_onnx.scoring.folds import Fits, fit_folds, notes_on_layers, spans_of
 from nrp_onnx.scoring.metrics.brainscore import brainscore_of_regions, choose_splits
 from nrp_onnx.scoring.options import ScoreOptions
-from nrp_onnx.scoring.regions import Measured, measure_regions, notes_on_seeds, write_sites
+from nrp_onnx.scoring.regions import (
+    Measured,
+    interval_words,
+    measure_regions,
+    notes_on_intervals,
+    notes_on_seeds,
+)
 from nrp_onnx.scoring.result import (
     ALGORITHM_VERSION,
     SCHEMA_VERSION,
@@ -67,6 +73,7 @@ from nrp_onnx.scoring.run_folder import (
     take_folder,
     write_predictions,
 )
+from nrp_onnx.scoring.sites import write_sites
 from nrp_onnx.scoring.splits import (
     PAPER_PARTS,
     VALIDATION_SHARE,
@@ -291,8 +298,12 @@ def measure(inputs: Inputs, extracted: Extracted, fitted: Fitted, folder: Path) 
     recordings, folds, seed = extracted.recordings, extracted.folds, inputs.options.seed
     with inputs.timed("scoring_s"):
         measured = measure_regions(recordings, fitted.fits, folds, seed)
-        write_sites(folder / SITES_FILE, recordings, measured)
-    for note in (*notes_on_seeds(measured.regions), *notes_on_noise(recordings)):
+        write_sites(folder / SITES_FILE, recordings, measured.sites)
+    for note in (
+        *notes_on_seeds(measured.regions),
+        *notes_on_noise(recordings),
+        *notes_on_intervals(recordings),
+    ):
         inputs.notes.say(note)
     return measured
 
@@ -344,7 +355,14 @@ def export(
             first.rates,
             np.nanstd(recordings.averages, axis=0),
         )
-        write_predictions(folder / PREDICTIONS_FILE, recordings, extracted.folds, fits.predictions)
+        write_predictions(
+            folder / PREDICTIONS_FILE,
+            recordings,
+            extracted.folds,
+            fits.predictions,
+            fits.headline,
+            fits.predictions_by_seed,
+        )
     return difference
 
 
@@ -412,7 +430,7 @@ def write(
             normalise=plan.normalise,
             seed=options.seed,
             seeds=options.seeds,
-            interval="95 %, bootstrap over images and sites, 2000 resamples",
+            interval=interval_words(recordings, options.seeds),
             exported_fold=0,
         ),
         search=SearchFacts(

@@ -1,27 +1,38 @@
-"""The numbers of each region and site, from held-out predictions."""
+"""The numbers of each region, from held-out predictions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from nrp_onnx.files import whole_file
+from nrp_onnx.bootstrap import (
+    FEW_GROUPS,
+    FEW_SITES,
+    LEVELS,
+    N_RESAMPLES,
+    Interval,
+    Levels,
+    bootstrap_means,
+    bootstrap_medians,
+    nested_levels,
+    percentile_interval,
+)
 from nrp_onnx.recordings import Recordings, site_reliability, trial_noise
-from nrp_onnx.recordings.tables import write_table
 from nrp_onnx.scoring.folds import Fits
 from nrp_onnx.scoring.result import NrpError, PredictorScore, RegionScore
+from nrp_onnx.scoring.sites import ceiling_of, site_columns
 from nrp_onnx.scoring.splits import Fold
+from nrp_onnx.significance import site_tests
 from nrp_onnx.statistics import (
-    Interval,
-    bootstrap_means,
+    PairedDifference,
     compare_errors,
     explainable_removed,
     mean_absolute_error,
+    mean_squared_error,
     median,
     median_r2,
+    noise_corrected_r2,
     pearson_r_of_sites,
-    percentile_interval,
 )
 
 NO_NOISE_FLOOR = "no stimulus has two repetitions"
@@ -35,14 +46,12 @@ class Measured:
     Attributes:
         regions: by name, without Brain-Score's metric.
         ci95: the 95 % interval of the mean over regions of the NRP-error.
-        reliability: of the averages of each site, float64 (n_sites,).
-        pearson_r: of the NRP head at each site, float64 (n_sites,).
+        sites: the columns of sites.csv, float64 (n_sites,) each.
     """
 
     regions: dict[str, RegionScore]
     ci95: Interval
-    reliability: np.ndarray
-    pearson_r: np.ndarray
+    sites: dict[str, np.ndarray]
 
 
 def measure_regions(recordings: Recordings, fits: Fits, folds: list[Fold], seed: int) -> Measured:
@@ -52,74 +61,166 @@ def measure_regions(recordings: Recordings, fits: Fits, folds: list[Fold], seed:
     correlation of sqrt(reliability) with the recorded averages, so r / sqrt(reliability) is the
     correlation with the true rates. Sites whose reliability is not over 0 have none.
     """
-    rates, predictions = recordings.averages, fits.predictions
+    rates, predictions, headline = recordings.averages, fits.predictions, fits.headline
     tests = [fold.test for fold in folds]
     held_out = np.sort(np.concatenate(tests))
     noise = (trial_noise(recordings, seed) / fits.scales)[held_out]
     counts = recordings.repetition_counts()[held_out]
     reliability = site_reliability(recordings, seed)
-    ceiling = _ceiling(reliability)
     r = {name: pearson_r_of_sites(found, rates, tests) for name, found in predictions.items()}
     regions, resampled = {}, []
     for region in recordings.region_names:
         sites = np.flatnonzero(np.array(recordings.regions) == region)
-        recorded, scales = rates[:, sites], fits.scales[:, sites]
         known = ~np.isnan(noise[:, sites])
         floor = float(np.nanmean(noise[:, sites])) if known.any() else None
-        errors = {
-            name: ((found[:, sites] - recorded) / scales)[held_out]
-            for name, found in predictions.items()
-        }
-        mae = {name: mean_absolute_error(found) for name, found in errors.items()}
-        means = {name: bootstrap_means(np.abs(found), seed) for name, found in errors.items()}
-        resampled.append(means["nrp"])
-        median_reliability = median(reliability[sites])
+        drawn = _Drawn.of(recordings, fits, held_out, sites, seed)
+        resampled.append(drawn.means[headline])
+        repeats = median(reliability[sites])
         regions[region] = RegionScore(
             n_sites=len(sites),
             nrp_error=NrpError(
-                value=mae["nrp"],
-                ci95=percentile_interval(means["nrp"]),
-                by_seed=[
-                    mean_absolute_error(((found[:, sites] - recorded) / scales)[held_out])
-                    for found in fits.predictions_by_seed
-                ],
+                value=drawn.mae[headline],
+                ci95=percentile_interval(drawn.means[headline]),
+                by_seed=[mean_absolute_error(found) for found in drawn.by_seed],
             ),
             noise_floor=floor,
             noise_floor_reason=NO_NOISE_FLOOR if floor is None else None,
             noise_floor_share=_share_repeated(counts[:, sites]),
             predictors={
                 name: PredictorScore(
-                    mae=mae[name],
-                    mae_ci95=percentile_interval(means[name]),
-                    r2=median_r2(found[held_out][:, sites], recorded[held_out]),
+                    mae=drawn.mae[name],
+                    mae_ci95=percentile_interval(drawn.means[name]),
+                    r2=median_r2(found[held_out][:, sites], rates[held_out][:, sites]),
                     pearson_r=median(r[name][sites]),
-                    explainable_removed=explainable_removed(mae[name], mae["mean"], floor),
-                    pearson_r_normalised=median(r[name][sites] / ceiling[sites]),
+                    explainable_removed=explainable_removed(
+                        drawn.mae[name], drawn.mae["mean"], floor
+                    ),
+                    pearson_r_normalised=median((r[name] / ceiling_of(reliability))[sites]),
+                    mse=mean_squared_error(drawn.errors[name]),
+                    mse_ci95=percentile_interval(drawn.squares[name]),
+                    r2_normalised=median(
+                        corrected := noise_corrected_r2(r[name], reliability)[sites]
+                    ),
+                    r2_normalised_ci95=_interval_of_median(corrected, seed, drawn.levels),
                 )
                 for name, found in predictions.items()
             },
             comparisons={
-                name: compare_errors(errors["nrp"], errors[name], means["nrp"] - means[name])
-                for name in predictions
-                if name != "nrp"
+                name: drawn.compare(headline, name) for name in predictions if name != headline
             },
-            reliability=median_reliability,
-            reliability_reason=NO_RELIABILITY if median_reliability is None else None,
+            shares=_shares(fits, region),
+            reliability=repeats,
+            reliability_reason=NO_RELIABILITY if repeats is None else None,
         )
-    ci95 = percentile_interval(np.mean(resampled, axis=0))
-    return Measured(regions, ci95, reliability, r["nrp"])
+    return Measured(
+        regions,
+        percentile_interval(np.mean(resampled, axis=0)),
+        site_columns(recordings.regions, fits, rates, held_out, r, reliability, noise),
+    )
 
 
-def write_sites(path: Path, recordings: Recordings, measured: Measured) -> None:
-    """Write sites.csv: reliability and held-out correlation of every site; empty where there is none."""
-    columns = {
-        "reliability": measured.reliability,
-        "r_nrp": measured.pearson_r,
-        "r_nrp_normalised": measured.pearson_r / _ceiling(measured.reliability),
+@dataclass(frozen=True, eq=False)
+class _Drawn:
+    """Errors in a region, float64 (n_images, n_sites) in units of the score, and their resamples.
+
+    Attributes:
+        errors: of each predictor, predicted - recorded.
+        by_seed: of the headline predictor by each seed.
+        mae: of each predictor.
+        means, squares: mean absolute and mean squared error of each predictor in each resample.
+        levels: the groups that sites are drawn in.
+    """
+
+    errors: dict[str, np.ndarray]
+    by_seed: list[np.ndarray]
+    mae: dict[str, float]
+    means: dict[str, np.ndarray]
+    squares: dict[str, np.ndarray]
+    levels: Levels
+
+    @classmethod
+    def of(
+        cls,
+        recordings: Recordings,
+        fits: Fits,
+        held_out: np.ndarray,
+        sites: np.ndarray,
+        seed: int,
+    ) -> "_Drawn":
+        recorded = recordings.averages[held_out][:, sites]
+        scales = fits.scales[held_out][:, sites]
+        levels = tuple(nested_levels(recordings.site_labels, sites).values())
+
+        def errors_of(found: np.ndarray) -> np.ndarray:
+            errors: np.ndarray = (found[held_out][:, sites] - recorded) / scales
+            return errors
+
+        errors = {name: errors_of(found) for name, found in fits.predictions.items()}
+        by_seed = [errors_of(found) for found in fits.predictions_by_seed]
+        drawn = dict(errors)
+        if len(by_seed) > 1:
+            drawn[fits.headline] = np.stack(by_seed)
+        return cls(
+            errors,
+            by_seed,
+            {name: mean_absolute_error(found) for name, found in errors.items()},
+            {n: bootstrap_means(np.abs(found), seed, levels=levels) for n, found in drawn.items()},
+            {n: bootstrap_means(found**2, seed, levels=levels) for n, found in drawn.items()},
+            levels,
+        )
+
+    def compare(self, name: str, other: str) -> PairedDifference:
+        """One predictor less another."""
+        return compare_errors(
+            self.errors[name],
+            self.errors[other],
+            self.means[name] - self.means[other],
+            self.squares[name] - self.squares[other],
+            site_tests(self.errors[name], self.errors[other]).counts,
+        )
+
+
+def _interval_of_median(of_sites: np.ndarray, seed: int, levels: Levels) -> Interval | None:
+    medians = bootstrap_medians(of_sites, seed, levels=levels)
+    return None if np.isnan(medians).all() else percentile_interval(medians)
+
+
+def interval_words(recordings: Recordings, n_seeds: int) -> str:
+    """What intervals are drawn over, for ``protocol.interval``."""
+    used = [
+        level
+        for level in LEVELS
+        if any(level in levels for levels in _levels_of_regions(recordings).values())
+    ]
+    sites = " in ".join(["sites", *(f"{level}s" for level in reversed(used))])
+    drawn = ["images", *(["seeds"] if n_seeds > 1 else [])]
+    return f"95 %, bootstrap over {', '.join(drawn)} and {sites}, {N_RESAMPLES} resamples"
+
+
+def notes_on_intervals(recordings: Recordings) -> list[str]:
+    """Where intervals are too narrow, since there is little to draw from."""
+    notes = []
+    for region, levels in _levels_of_regions(recordings).items():
+        n_sites = recordings.regions.count(region)
+        if n_sites < FEW_SITES:
+            notes.append(
+                f"{region}: with fewer than {FEW_SITES} sites ({n_sites} here) intervals are too "
+                "narrow: one of 95 % over 5 sites covers about 88 %"
+            )
+        notes += [
+            f"{region}: {n} {level}s are few to draw from: intervals say little of other {level}s"
+            for level, groups in levels.items()
+            if (n := len(set(groups))) < FEW_GROUPS
+        ]
+    return notes
+
+
+def _levels_of_regions(recordings: Recordings) -> dict[str, dict[str, tuple[str, ...]]]:
+    region_of = np.array(recordings.regions)
+    return {
+        region: nested_levels(recordings.site_labels, np.flatnonzero(region_of == region))
+        for region in recordings.region_names
     }
-    texts = {name: [_text(value) for value in values] for name, values in columns.items()}
-    with whole_file(path) as part:
-        write_table(part, {"site_id": recordings.site_ids, "region": recordings.regions, **texts})
 
 
 def notes_on_seeds(regions: Mapping[str, RegionScore]) -> list[str]:
@@ -132,17 +233,15 @@ def notes_on_seeds(regions: Mapping[str, RegionScore]) -> list[str]:
     ]
 
 
+def _shares(fits: Fits, region: str) -> dict[str, float] | None:
+    """The shares of the mixture, mean over folds; None where it is the network alone."""
+    of_folds = [best["shares"][region] for best in fits.best if "shares" in best]
+    if not of_folds or "+" not in fits.headline:
+        return None
+    return {name: float(np.mean([one[name] for one in of_folds])) for name in of_folds[0]}
+
+
 def _share_repeated(counts: np.ndarray) -> float | None:
     """Of the averages, the share that has two responses or more: its noise is not carried over."""
     n_recorded = int((counts >= 1).sum())
     return int((counts >= 2).sum()) / n_recorded if n_recorded else None
-
-
-def _ceiling(reliability: np.ndarray) -> np.ndarray:
-    """The highest correlation that a predictor can have with the recorded averages of each site."""
-    ceiling: np.ndarray = np.sqrt(np.where(reliability > 0, reliability, np.nan))
-    return ceiling
-
-
-def _text(value: float) -> str:
-    return "" if np.isnan(value) else f"{value:.6g}"

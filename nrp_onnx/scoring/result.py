@@ -12,7 +12,7 @@ from nrp_onnx.statistics import Interval, PairedDifference
 
 SCHEMA_VERSION = 1
 #: Of the numbers: raised with every change of the code that changes a score of the same inputs.
-ALGORITHM_VERSION = 1
+ALGORITHM_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class NrpError:
     """The NRP-error of a region.
 
     Attributes:
-        value: mean absolute error of the NRP head, in units of the score.
-        ci95: its 95 % interval, bootstrapped over images and sites.
+        value: mean absolute error of the headline predictor, in units of the score.
+        ci95: its 95 % interval, bootstrapped as ``protocol.interval`` says.
         by_seed: the value for each seed of ``seeds``.
     """
 
@@ -36,9 +36,15 @@ class PredictorScore:
 
     Attributes:
         mae: mean absolute error, in units of the score.
-        mae_ci95: its 95 % interval, bootstrapped over images and sites.
-        explainable_removed: share of the error above the noise floor that is removed.
+        mae_ci95: its 95 % interval, bootstrapped as ``protocol.interval`` says; seeds are drawn of the
+            headline predictor alone.
+        explainable_removed: share of the error above the noise floor that is removed. It depends on the
+            noise of the sites, and is not to be compared between recordings.
         pearson_r_normalised: r / sqrt(reliability).
+        mse: mean squared error, in squared units of the score; None in a result of an older version.
+        mse_ci95: its 95 % interval, drawn as that of ``mae``.
+        r2_normalised: median over sites of r^2 / reliability.
+        r2_normalised_ci95: its 95 % interval, bootstrapped over sites.
     """
 
     mae: float
@@ -47,6 +53,10 @@ class PredictorScore:
     pearson_r: float | None
     explainable_removed: float | None = None
     pearson_r_normalised: float | None = None
+    mse: float | None = None
+    mse_ci95: Interval | None = None
+    r2_normalised: float | None = None
+    r2_normalised_ci95: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -71,9 +81,12 @@ class RegionScore:
             the averages.
         noise_floor_share: of the held-out averages, those of two responses or more; the noise of
             the others is carried over. None in a result of an older version.
-        predictors: by name: ``mean``, ``ols``, ``ridge``, ``pls``, ``kernel``, ``nrp``.
-        comparisons: the NRP head less each baseline.
+        predictors: by name, as ``mean``, ``ridge`` or ``nrp``; one that is calibrated has the name of
+            the other with ``_calibrated``.
+        comparisons: the headline predictor less each other.
         reliability: of the averages, median over sites: the share of variance due to the stimuli.
+        shares: of the predictors that the headline mixes, and of the mean response; the mean over
+            folds.
     """
 
     n_sites: int
@@ -86,6 +99,7 @@ class RegionScore:
     reliability: float | None = None
     reliability_reason: str | None = None
     brainscore: BrainScore | None = None
+    shares: dict[str, float] | None = None
 
 
 @dataclass(frozen=True)

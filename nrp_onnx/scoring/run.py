@@ -1,7 +1,7 @@
 """A finished run, read back from its folder: its numbers, and the rates of the held-out images."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,15 +10,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from nrp_onnx.bootstrap import (
+    Interval,
+    Levels,
+    bootstrap_means,
+    nested_levels,
+    percentile_interval,
+)
 from nrp_onnx.errors import RunError
 from nrp_onnx.scoring.result import RegionScore, Result
 from nrp_onnx.scoring.run_folder import (
+    LEVELS_KEY,
     PREDICTIONS_FILE,
     REGIONS_KEY,
     RESULT_FILE,
     SITES_KEY,
+    seed_column,
 )
-from nrp_onnx.statistics import Interval, bootstrap_means, percentile_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,6 +43,8 @@ class HeldOut:
         recorded: float64 (n_images, n_sites), in recorded units; NaN = not recorded.
         predictions: for each predictor the same.
         scale: float64 (n_images, n_sites); errors are divided by it to be in units of the score.
+        further_seeds: the headline's predictions by each seed after the first.
+        site_levels: the animal and session of each site, where they are known.
     """
 
     stimulus_ids: tuple[str, ...]
@@ -44,6 +54,8 @@ class HeldOut:
     recorded: np.ndarray
     predictions: dict[str, np.ndarray]
     scale: np.ndarray
+    further_seeds: tuple[np.ndarray, ...] = ()
+    site_levels: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,11 +77,11 @@ class FinishedRun:
 
     @cached_property
     def ci95(self) -> Interval:
-        """The 95 % interval of `nrp_error`, by a bootstrap over images and sites."""
+        """The 95 % interval of `nrp_error`, by the bootstrap that ``protocol.interval`` names."""
         if self.result.nrp_error_ci95 is not None:
             return self.result.nrp_error_ci95
         seed = self.result.protocol.seed
-        means = [bootstrap_means(self.errors_of(name), seed) for name in self.region_names]
+        means = [self.resampled(name, seed) for name in self.region_names]
         return percentile_interval(np.mean(means, axis=0))
 
     @property
@@ -150,6 +162,26 @@ class FinishedRun:
         """The errors at the sites of a region, float64 (n_images, n_sites of the region)."""
         return self.errors[:, self.sites_of(region)]
 
+    def levels_of(self, region: str) -> Levels:
+        """The groups that the sites of a region are drawn in, the outermost level first."""
+        found = nested_levels(self.held_out.site_levels, self.sites_of(region))
+        return tuple(found.values())
+
+    def resampled(self, region: str, seed: int, power: int = 1) -> np.ndarray:
+        """The NRP-error of a region in each resample of images, seeds and sites, float64 (n_resamples,).
+
+        Args:
+            seed: of the bootstrap.
+            power: 2 for the mean squared error.
+        """
+        sites, held_out = self.sites_of(region), self.held_out
+        recorded, scale = self.recorded[:, sites], self.scale[:, sites]
+        errors = [
+            np.abs(found[:, sites] - recorded) / scale
+            for found in (self.predictions[self.headline], *held_out.further_seeds)
+        ]
+        return bootstrap_means(np.stack(errors) ** power, seed, levels=self.levels_of(region))
+
     def absolute_errors(self, predictor: str) -> np.ndarray:
         """Absolute errors of a predictor in `units`, float64 (n_images, n_sites); NaN = not recorded."""
         errors: np.ndarray = np.abs(self.predictions[predictor] - self.recorded) / self.scale
@@ -175,11 +207,16 @@ class FinishedRun:
                 "mae": score.mae,
                 "low": score.mae_ci95[0],
                 "high": score.mae_ci95[1],
+                "mse": score.mse,
+                "mse_low": None if score.mse_ci95 is None else score.mse_ci95[0],
+                "mse_high": None if score.mse_ci95 is None else score.mse_ci95[1],
                 "units": self.units,
                 "r2": score.r2,
                 "pearson_r": score.pearson_r,
                 "pearson_r_normalised": score.pearson_r_normalised,
+                "r2_normalised": score.r2_normalised,
                 "explainable_removed": score.explainable_removed,
+                "headline": name == self.headline,
                 "noise_floor": found.noise_floor,
                 "simulated": self.result.recordings.simulated,
             }
@@ -238,10 +275,14 @@ def read_predictions(folder: Path, result: Result) -> HeldOut:
         table = pq.read_table(path)
         metadata = table.schema.metadata or {}
         facts = {key: json.loads(metadata[key.encode()]) for key in (SITES_KEY, REGIONS_KEY)}
+        # An older version has none.
+        levels = json.loads(metadata.get(LEVELS_KEY.encode(), b"{}"))
         rates = {
-            name: np.stack(table[name].to_numpy()).astype(float)
+            name: _rates(table, name)
             for name in ("recorded", *next(iter(result.regions.values())).predictors)
         }
+        columns = (seed_column(result.headline, place) for place in range(1, result.protocol.seeds))
+        further = [_rates(table, name) for name in columns if name in table.column_names]
         fold = table["fold"].to_numpy()
         stimulus_ids = table["stimulus_id"].to_pylist()
     except OSError as error:
@@ -264,7 +305,14 @@ def read_predictions(folder: Path, result: Result) -> HeldOut:
         recorded=recorded[held_out],
         predictions={name: predicted[held_out] for name, predicted in rates.items()},
         scale=scale[held_out],
+        further_seeds=tuple(predicted[held_out] for predicted in further),
+        site_levels={name: tuple(values) for name, values in levels.items()},
     )
+
+
+def _rates(table: pa.Table, name: str) -> np.ndarray:
+    rates: np.ndarray = np.stack(table[name].to_numpy()).astype(float)
+    return rates
 
 
 def _unfinished(path: Path, error: OSError) -> RunError:

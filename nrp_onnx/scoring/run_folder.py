@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from nrp_onnx.bootstrap import LEVELS
 from nrp_onnx.errors import OutputError
 from nrp_onnx.files import LOCK, locked_folder, whole_file, write_json
 from nrp_onnx.recordings import Recordings
@@ -22,7 +23,7 @@ FINISHED = (
     *(RESULT_FILE, "head.onnx", "predictor.onnx", "scorer.onnx"),
     *(PREDICTIONS_FILE, SITES_FILE),
 )
-SITES_KEY, REGIONS_KEY = "nrp_onnx.sites", "nrp_onnx.regions"
+SITES_KEY, REGIONS_KEY, LEVELS_KEY = "nrp_onnx.sites", "nrp_onnx.regions", "nrp_onnx.levels"
 #: The fold of an image that is never held out.
 NEVER_HELD_OUT = -1
 #: What a report is, and what it shows of the stimuli.
@@ -104,22 +105,46 @@ def _short(value: object) -> str:
     return text if len(text) <= 40 else text[:12] + "..."
 
 
+def seed_column(headline: str, place: int) -> str:
+    """The column of the headline's predictions by a further seed; ``place`` 0 is the headline itself."""
+    return f"{headline}.seed{place}" if place else headline
+
+
 def write_predictions(
-    path: Path, recordings: Recordings, folds: Sequence[Fold], predictions: dict[str, np.ndarray]
+    path: Path,
+    recordings: Recordings,
+    folds: Sequence[Fold],
+    predictions: dict[str, np.ndarray],
+    headline: str = "",
+    by_seed: Sequence[np.ndarray] = (),
 ) -> None:
     """Write stimulus_id, fold, the recorded averages and each predictor's rates, in recorded units.
 
     The fold of an image that is never held out is `NEVER_HELD_OUT`, and its rates are missing. The
-    metadata name sites and regions.
+    metadata name sites and regions, and the animal and session of each site where they are known.
+
+    Args:
+        headline: the predictor that ``by_seed`` are predictions of.
+        by_seed: of each seed; those after the first, which is ``headline`` itself, have columns of
+            their own.
     """
+    further = {seed_column(headline, place): rates for place, rates in enumerate(by_seed) if place}
     fold_of = np.full(recordings.n_stimuli, NEVER_HELD_OUT, np.int32)
     for number, fold in enumerate(folds):
         fold_of[fold.test] = number
     columns = {"stimulus_id": pa.array(recordings.stimulus_ids, pa.string()), "fold": fold_of}
-    for name, rates in {"recorded": recordings.averages, **predictions}.items():
+    for name, rates in {"recorded": recordings.averages, **predictions, **further}.items():
         flat = pa.array(np.ascontiguousarray(rates, np.float32).ravel())
         columns[name] = pa.FixedSizeListArray.from_arrays(flat, recordings.n_sites)
-    sites = {SITES_KEY: list(recordings.site_ids), REGIONS_KEY: list(recordings.regions)}
+    sites = {
+        SITES_KEY: list(recordings.site_ids),
+        REGIONS_KEY: list(recordings.regions),
+        LEVELS_KEY: {
+            name: list(recordings.site_labels[name])
+            for name in LEVELS
+            if name in recordings.site_labels
+        },
+    }
     table = pa.table(columns).replace_schema_metadata(
         {key: json.dumps(value) for key, value in sites.items()}
     )

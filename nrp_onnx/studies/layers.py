@@ -36,7 +36,7 @@ from nrp_onnx.studies.scored_models import (
 
 #: Key of the record, colour, line, and how far aside points stand so that intervals can be told apart.
 _CURVES = (
-    ("nrp", HEAD, "o-", 0.0),
+    ("nrp_error", HEAD, "o-", 0.0),
     ("ridge", BASELINE, "s--", -0.12),
     ("pls", MUTED, "^:", 0.12),
 )
@@ -53,7 +53,7 @@ def layers_figure(study: Mapping[str, Any]) -> NamedFigure:
         len(regions), 1, height, width, simulated=study["recordings"]["simulated"], sharex=True
     ) as axes:
         for row, region in enumerate(regions):
-            _region(axes[row, 0], records, region)
+            _region(axes[row, 0], records, region, study["headline"])
             axes[row, 0].set_title(region)
             label_errors(axes[row, 0].yaxis, study["units"], "error")
         bottom = axes[-1, 0]
@@ -71,14 +71,15 @@ def layers_figure(study: Mapping[str, Any]) -> NamedFigure:
     )
 
 
-def _region(axes: Axes, records: list[dict[str, Any]], region: str) -> None:
+def _region(axes: Axes, records: list[dict[str, Any]], region: str, headline: str) -> None:
     found = [record["regions"][region] for record in records]
     for key, colour, style, aside in _CURVES:
-        values = [of["nrp_error"] if key == "nrp" else of[key]["mae"] for of in found]
-        intervals = [of["ci95"] if key == "nrp" else of[key]["ci95"] for of in found]
+        own = key == "nrp_error"
+        values = [of[key] if own else of[key]["mae"] for of in found]
+        intervals = [of["ci95"] if own else of[key]["ci95"] for of in found]
         axes.errorbar(
             [place + aside for place in range(len(found))], values,
-            yerr=whiskers(values, intervals), fmt=style, color=colour, label=predictor_name(key),
+            yerr=whiskers(values, intervals), fmt=style, color=colour, label=predictor_name(headline if own else key),
             capsize=2, markersize=4.5, linewidth=1.4, elinewidth=0.8,
         )  # fmt: skip
     floor = found[0]["noise_floor"]

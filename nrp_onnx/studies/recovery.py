@@ -114,11 +114,14 @@ def study_recovery(
                     options.sites,
                     options.seed + number,
                 )
-                errors = {}
+                errors: dict[str, dict[str, np.ndarray]] = {}
+                headline = ""
                 for candidate in candidates:
-                    errors[candidate.name] = _errors(candidate, simulated, fold, search, kept)
+                    of_all, headline = _errors(candidate, simulated, fold, search, kept)
+                    errors[candidate.name] = of_all
                     advance(1)
-                population = Population(source.name, _floor(simulated, fold), errors)
+                floor = _floor(simulated, fold)
+                population = Population(source.name, floor, errors, headline)
                 write_population(kept, fingerprint, population)
             else:
                 advance(len(candidates))
@@ -166,8 +169,8 @@ def _candidates(
 
 def _errors(
     candidate: _Candidate, simulated: Recordings, fold: Fold, search: SearchSpace, kept: Path
-) -> dict[str, np.ndarray]:
-    """Held-out errors of every predictor, float64 (n_test, n_sites), in z units."""
+) -> tuple[dict[str, np.ndarray], str]:
+    """Held-out errors of every predictor, float64 (n_test, n_sites), in z units; and the headline."""
     trials = kept.with_suffix("") / layer_path(Path(), candidate.name).name
     fits = fit_folds(
         [candidate.span],
@@ -180,10 +183,11 @@ def _errors(
         TrialRecord(trials, [candidate.name]),
     )
     recorded, scales = simulated.averages[fold.test], fits.scales[fold.test]
-    return {
+    errors = {
         name: (predicted[fold.test] - recorded) / scales
         for name, predicted in fits.predictions.items()
     }
+    return errors, fits.headline
 
 
 def _floor(simulated: Recordings, fold: Fold) -> float:

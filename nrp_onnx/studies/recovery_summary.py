@@ -10,6 +10,8 @@ import numpy as np
 from rich.table import Table
 
 from nrp_onnx.files import whole_file
+from nrp_onnx.report.words import NOT_BETWEEN_RECORDINGS, predictor_name
+from nrp_onnx.significance import site_tests
 from nrp_onnx.statistics import bootstrap_means, compare_errors, explainable_removed
 
 
@@ -22,11 +24,13 @@ class Population:
         floor: the MAE of the true rates on the held-out images, in z units.
         errors: for each candidate and predictor, predicted - recorded in z units, float64
             (n_test, n_sites).
+        headline: the predictor whose error is the NRP-error.
     """
 
     source: str
     floor: float
     errors: dict[str, dict[str, np.ndarray]]
+    headline: str
 
     def mae(self, candidate: str, predictor: str) -> float:
         """The mean absolute error of a predictor from a candidate layer."""
@@ -49,6 +53,7 @@ def write_population(path: Path, fingerprint: str, population: Population) -> No
             fingerprint=fingerprint,
             source=population.source,
             floor=population.floor,
+            headline=population.headline,
             names=np.array(names),
             **arrays,
         )
@@ -63,42 +68,46 @@ def read_population(path: Path, fingerprint: str) -> Population | None:
             errors: dict[str, dict[str, np.ndarray]] = {}
             for place, (candidate, predictor) in enumerate(held["names"].tolist()):
                 errors.setdefault(candidate, {})[predictor] = held[f"errors_{place}"]
-            return Population(str(held["source"]), float(held["floor"]), errors)
+            return Population(
+                str(held["source"]), float(held["floor"]), errors, str(held["headline"])
+            )
     except (FileNotFoundError, zipfile.BadZipFile, KeyError, ValueError):
         return None
 
 
-#: Predictors whose rankings are shown side by side.
-RANKED = ("nrp", "ridge", "pls")
+#: Predictors whose rankings are shown beside that of the headline.
+BESIDE = ("ridge", "pls")
 
 
 def summary(populations: Sequence[Population], seed: int) -> dict[str, Any]:
     """The rankings and what each predictor removes at the true source.
 
     Returns:
-        ``first``: for each of `RANKED` at how many populations the true source ranks first;
+        ``headline``: the predictor whose error is the NRP-error;
+        ``first``: for it and each of `BESIDE` at how many populations the true source ranks first;
         ``confusion``: for each, the counts of source (row) against winner (column);
         ``at_source``: the share of the explainable error that each removes, the mean over
-        populations, and the paired difference of NRP head and ridge, the sites of all populations
+        populations, and the paired difference of the headline and ridge, the sites of all populations
         together (they see the same held-out images);
         ``populations``: each one's source, floor, MAEs and winners.
     """
-    names = list(populations[0].errors)
-    confusion = {name: np.zeros((len(names), len(names)), int) for name in RANKED}
+    names, headline = list(populations[0].errors), populations[0].headline
+    ranked = tuple(dict.fromkeys((headline, *BESIDE)))
+    confusion = {name: np.zeros((len(names), len(names)), int) for name in ranked}
     rows: list[dict[str, Any]] = []
     for population in populations:
         maes = {
             name: {candidate: population.mae(candidate, name) for candidate in names}
-            for name in ("mean", *RANKED)
+            for name in ("mean", *ranked)
         }
-        winners = {name: min(names, key=maes[name].__getitem__) for name in RANKED}
+        winners = {name: min(names, key=maes[name].__getitem__) for name in ranked}
         for name, winner in winners.items():
             confusion[name][names.index(population.source), names.index(winner)] += 1
         removed = {
             name: explainable_removed(
                 maes[name][population.source], maes["mean"][population.source], population.floor
             )
-            for name in RANKED
+            for name in ranked
         }
         rows.append(
             {
@@ -110,21 +119,24 @@ def summary(populations: Sequence[Population], seed: int) -> dict[str, Any]:
             }
         )
     at_source = [population.errors[population.source] for population in populations]
-    nrp, ridge = (np.hstack([errors[name] for errors in at_source]) for name in ("nrp", "ridge"))
+    own, ridge = (np.hstack([errors[name] for errors in at_source]) for name in (headline, "ridge"))
     return {
+        "headline": headline,
         "n_populations": len(populations),
-        "first": {name: int(np.trace(confusion[name])) for name in RANKED},
-        "confusion": {name: confusion[name].tolist() for name in RANKED},
+        "first": {name: int(np.trace(confusion[name])) for name in ranked},
+        "confusion": {name: confusion[name].tolist() for name in ranked},
         "at_source": {
             "explainable_removed": {
                 name: float(np.mean([row["explainable_removed"][name] for row in rows]))
-                for name in RANKED
+                for name in ranked
             },
-            "nrp_less_ridge": asdict(
+            "headline_less_ridge": asdict(
                 compare_errors(
-                    nrp,
+                    own,
                     ridge,
-                    bootstrap_means(np.abs(nrp), seed) - bootstrap_means(np.abs(ridge), seed),
+                    bootstrap_means(np.abs(own), seed) - bootstrap_means(np.abs(ridge), seed),
+                    bootstrap_means(own**2, seed) - bootstrap_means(ridge**2, seed),
+                    site_tests(own, ridge).counts,
                 )
             ),
         },
@@ -132,19 +144,16 @@ def summary(populations: Sequence[Population], seed: int) -> dict[str, Any]:
     }
 
 
-_NAMES = {"nrp": "NRP head", "ridge": "ridge", "pls": "PLS-25"}
-
-
 def recovery_lines(result: dict[str, Any]) -> list[str]:
-    """The findings in words: who is found, and by how much the NRP head errs less than ridge."""
-    total, paired = result["n_populations"], result["at_source"]["nrp_less_ridge"]
+    """The findings in words: who is found, and by how much the headline errs less than ridge."""
+    total, paired = result["n_populations"], result["at_source"]["headline_less_ridge"]
     low, high = paired["ci95"]
     return [
         *(
-            f"{_NAMES[name]}: the true source ranks first at {right} of {total} populations"
+            f"{predictor_name(name)}: the true source ranks first at {right} of {total} populations"
             for name, right in result["first"].items()
         ),
-        f"At the true source, NRP head less ridge: {paired['difference']:+.4f} z, 95 % {low:+.4f} to "
+        f"At the true source, {predictor_name(result['headline'])} less ridge: {paired['difference']:+.4f} z, 95 % {low:+.4f} to "
         f"{high:+.4f}; less error at {paired['wins']} of {paired['n_sites']} sites (SIMULATED)",
     ]
 
@@ -152,7 +161,7 @@ def recovery_lines(result: dict[str, Any]) -> list[str]:
 def confusion_table(result: dict[str, Any], predictor: str) -> Table:
     """How often each candidate (column) ranks first for sites of a source (row)."""
     names = result["candidates"]
-    table = Table(title=f"{_NAMES[predictor]}  SIMULATED")
+    table = Table(title=f"{predictor_name(predictor)}  SIMULATED")
     table.add_column("source")
     for place in range(len(names)):
         table.add_column(str(place + 1), justify="right")
@@ -166,9 +175,9 @@ def confusion_table(result: dict[str, Any], predictor: str) -> Table:
 def removed_table(result: dict[str, Any]) -> Table:
     """The share of the explainable error that each predictor removes at the true source."""
     found = result["at_source"]
-    table = Table(title="SIMULATED")
+    table = Table(title="SIMULATED", caption=f"of these sites: {NOT_BETWEEN_RECORDINGS}")
     table.add_column("predictor")
     table.add_column("explainable error removed", justify="right")
     for name, share in found["explainable_removed"].items():
-        table.add_row(_NAMES[name], f"{share:.1%}")
+        table.add_row(predictor_name(name), f"{share:.1%}")
     return table

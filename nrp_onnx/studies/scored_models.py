@@ -23,7 +23,7 @@ from nrp_onnx.scoring.options import ScoreOptions
 from nrp_onnx.scoring.run import FinishedRun
 from nrp_onnx.threads import same_threads
 
-#: The linear predictors beside the NRP head: the paper's, and stronger ones.
+#: The linear predictors beside the headline: the paper's, and stronger ones.
 LINEAR = ("ols", "ridge", "pls")
 
 
@@ -36,14 +36,16 @@ def record_of(name: str, run: FinishedRun, seed: int = 0) -> dict[str, Any]:
     model = run.result.model
     regions = {}
     for region, found in run.regions.items():
-        predictors = found.predictors
+        predictors, own = found.predictors, found.predictors[run.headline]
         regions[region] = {
             "nrp_error": found.nrp_error.value,
             "ci95": list(found.nrp_error.ci95),
             "noise_floor": found.noise_floor,
-            "explainable_removed": predictors["nrp"].explainable_removed,
-            "pearson_r": predictors["nrp"].pearson_r,
-            "pearson_r_normalised": predictors["nrp"].pearson_r_normalised,
+            "explainable_removed": own.explainable_removed,
+            "pearson_r": own.pearson_r,
+            "mse": own.mse,
+            "r2_normalised": own.r2_normalised,
+            "pearson_r_normalised": own.pearson_r_normalised,
             "brainscore": found.brainscore.score if found.brainscore else None,
             **{
                 linear: {
@@ -62,6 +64,7 @@ def record_of(name: str, run: FinishedRun, seed: int = 0) -> dict[str, Any]:
         "weights": (model.source or {}).get("weights"),
         "layers": [layer.name for layer in model.layers],
         "reductions": [layer.reduction for layer in model.layers],
+        "headline": run.headline,
         "nrp_error": run.nrp_error,
         "ci95": list(nrp_error_interval(run, seed)),
         "regions": regions,
@@ -76,6 +79,7 @@ def study_facts(study: str, runs: Mapping[str, FinishedRun]) -> dict[str, Any]:
         "study": study,
         "recordings": {key: recordings[key] for key in ("name", "simulated", "fingerprint")},
         "units": first["units"],
+        "headline": first["headline"],
         "protocol": protocol,
         "search": first["search"]["preset"],
         "versions": first["versions"],

@@ -103,7 +103,7 @@ def _against_linear(study: Mapping[str, Any]) -> NamedFigure:
     return NamedFigure(
         "figure_2b",
         "Error of linear regression on the same activations against the NRP-error, with 95 % "
-        "intervals. On the dotted line both are equal; above it the NRP head errs less.",
+        "intervals. On the dotted line both are equal; above it the headline predictor errs less.",
         axes[0, 0].figure,
     )
 

@@ -6,6 +6,7 @@ from typing import Any
 from rich.table import Table
 
 from nrp_onnx.report.terminal import difference_with_interval
+from nrp_onnx.report.words import NOT_BETWEEN_RECORDINGS
 
 _BESIDE = "; R2: median over sites, of the predictor left of it"
 
@@ -13,7 +14,10 @@ _BESIDE = "; R2: median over sites, of the predictor left of it"
 def table1(study: Mapping[str, Any]) -> Table:
     """The paper's Table 1: what it says of each network, and beside it what was measured."""
     rank = study["rank_correlation"]
-    caption = _units(study) + "; explained: of the error over the noise floor, the share removed"
+    caption = (
+        f"{_units(study)}; explained: of the error over the noise floor, the share removed "
+        f"({NOT_BETWEEN_RECORDINGS})"
+    )
     if rank:
         caption += (
             f"; Spearman's rho of NRP-error and Top-1: {rank['rho']:.2f} (n = {rank['n']}, "
@@ -42,7 +46,7 @@ def table1(study: Mapping[str, Any]) -> Table:
 
 
 def linear_table(study: Mapping[str, Any]) -> Table:
-    """The linear predictors of each network beside the NRP head, on the same activations."""
+    """The linear predictors of each network beside the headline, on the same activations."""
     regions = list(study["models"][0]["regions"])
     table = Table(title=_title("Linear regression", study), caption=_units(study) + _BESIDE)
     table.add_column("network")

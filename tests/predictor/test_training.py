@@ -180,6 +180,7 @@ def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
     for share, trained in zip(shares, found, strict=True):
         with torch.no_grad():
             head = trained.head
+            assert isinstance(head, NrpHead)
             l1 = F.dropout(torch.relu(head.l1[0](inputs[0])), share, training=True)
             l2 = F.dropout(torch.relu(head.l2(l1)), share, training=True)
             expected = float(head.out(l2).square().mean())

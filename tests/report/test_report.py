@@ -127,8 +127,12 @@ def test_the_table_has_the_numbers_of_the_result(run_folder: Path) -> None:
     ridge = dict(zip(tables[0][0], rows[2], strict=True))
     low, high = paired["ci95"]
     words = f"{paired['difference']:+.3f} ({low:+.3f} to {high:+.3f})"
-    assert ridge["Head less it (95 %)"] == words.replace("-", "−")
-    assert ridge["Head better at"] == f"{paired['wins']} of 6"
+    assert ridge["Less it (95 %)"] == words.replace("-", "−")
+    assert ridge["Better at"] == f"{paired['wins']} of 6"
+    numbers = found["predictors"]["ridge"]
+    low, high = numbers["mse_ci95"]
+    assert ridge["MSE (95 %)"] == f"{numbers['mse']:.3f} ({low:.3f} to {high:.3f})"
+    assert "Calibrated (95 %)" not in ridge, "there is none"
 
 
 def test_sites_are_ranked_by_their_correlation_and_shown_with_their_images(

@@ -115,6 +115,12 @@ def test_compared_runs_are_ranked_by_their_paired_differences(
     apart = _errors(Path(order[0]), "nrp") - _errors(Path(order[1]), "nrp")
     assert pair["difference"] == pytest.approx(apart.mean(), abs=1e-5)
     assert pair["wins"] == (apart.mean(axis=0) < 0).sum()
+    # Of one pair alone nothing is corrected; the interval is that of a normal of the same spread.
+    assert pair["p_holm"] == pair["p"]
+    assert (pair["p"] < 0.05) == (pair["ci95"][0] * pair["ci95"][1] > 0)
+    low, high = pair["ci95_simultaneous"]
+    assert (low + high) / 2 == pytest.approx(pair["difference"])
+    np.testing.assert_allclose([low, high], pair["ci95"], atol=0.15 * (high - low))
     # Both ranks are possible exactly where the interval of the difference holds 0.
     assert (found["runs"][0]["rank_ci95"] == [1, 2]) == (pair["ci95"][1] > 0)
     board = pd.read_csv(tmp_path / "leaderboard.csv")

@@ -9,6 +9,7 @@ import pytest
 
 from nrp_onnx.errors import RunError
 from nrp_onnx.scoring.comparison import compare_runs
+from nrp_onnx.scoring.result import ALGORITHM_VERSION
 from nrp_onnx.scoring.run import open_finished_run
 from tests.command_line import Finished, assert_user_error, nrp_onnx
 
@@ -53,19 +54,19 @@ def test_a_run_of_another_algorithm_version_is_another_run(
     old = shutil.copytree(finished, tmp_path / "old")
     _edit(old / "run.json", algorithm_version=0)
     run = _score(model_path, recordings_folder, old)
-    assert_user_error(
-        run, "another run", "expected algorithm_version 1", "found algorithm_version 0"
-    )
+    expected = f"expected algorithm_version {ALGORITHM_VERSION}"
+    assert_user_error(run, "another run", expected, "found algorithm_version 0")
     again = _score(model_path, recordings_folder, old, "--overwrite")
     assert again.returncode == 0, again.stderr
-    assert json.loads((old / "result.json").read_text())["algorithm_version"] == 1
+    assert json.loads((old / "result.json").read_text())["algorithm_version"] == ALGORITHM_VERSION
 
 
 def test_runs_of_two_algorithm_versions_are_not_compared(finished: Path, tmp_path: Path) -> None:
     old = shutil.copytree(finished, tmp_path / "old")
     _edit(old / "result.json", algorithm_version=0)
     runs = [open_finished_run(finished), open_finished_run(old)]
-    with pytest.raises(RunError, match=r"the same algorithm version.*found 1 and 0.*--overwrite"):
+    both = f"the same algorithm version.*found {ALGORITHM_VERSION} and 0.*--overwrite"
+    with pytest.raises(RunError, match=both):
         compare_runs(runs)
 
 

@@ -7,12 +7,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
+from scipy import stats
 
 from nrp_onnx.recordings import load_recordings, site_reliability
 from nrp_onnx.report.terminal import score_table
@@ -102,8 +104,58 @@ def test_the_ceilings_are_those_of_the_stored_sites(
         normalised = np.median(r / np.sqrt(sites["reliability"]))
         found = region["predictors"][name]["pearson_r_normalised"]
         assert found == pytest.approx(normalised, abs=1e-3), "stored as float32"
-    np.testing.assert_allclose(sites["r_nrp"], r, atol=1e-3)
+    np.testing.assert_allclose(sites["r"], r, atol=1e-3)
+    np.testing.assert_allclose(sites["r_normalised"], r / np.sqrt(sites["reliability"]), atol=2e-3)
     assert region["predictors"]["mean"]["pearson_r_normalised"] is None
+
+
+def test_squared_errors_and_sites_are_those_of_the_stored_predictions(run_folder: Path) -> None:
+    """MSE, noise-corrected r2, tests and what is explained of each site, from the Parquet file."""
+    table = pd.read_parquet(run_folder / "predictions.parquet")
+    region = json.loads((run_folder / "result.json").read_text())["regions"]["V4"]
+    sites = pd.read_csv(run_folder / "sites.csv")
+    recorded, fold = np.stack(table["recorded"].to_list()), table["fold"].to_numpy()
+    scale = np.stack([np.nanstd(recorded[fold != k], axis=0) for k in range(5)])[fold]
+    errors = {
+        name: (np.stack(table[name].to_list()) - recorded) / scale for name in region["predictors"]
+    }
+    for name, found in region["predictors"].items():
+        assert found["mse"] == pytest.approx((errors[name] ** 2).mean(), rel=1e-4)
+        low, high = found["mse_ci95"]
+        assert low < found["mse"] < high
+    nrp, ridge, mean = (errors[name] for name in ("nrp", "ridge", "mean"))
+    close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+    close(sites["mae"], np.abs(nrp).mean(axis=0))
+    close(sites["mse"], (nrp**2).mean(axis=0))
+    close(sites["mae_ridge"], np.abs(ridge).mean(axis=0))
+    way = np.abs(mean).mean(axis=0) - sites["noise_floor"]
+    np.testing.assert_allclose(
+        sites["explained"], (np.abs(mean) - np.abs(nrp)).mean(axis=0) / way, rtol=1e-3, atol=1e-4
+    )
+    assert sites["noise_floor"].mean() == pytest.approx(region["noise_floor"], rel=1e-4)
+    found = region["predictors"]["nrp"]
+    close(sites["r2_normalised"], sites["r"] ** 2 / sites["reliability"])
+    assert found["r2_normalised"] == pytest.approx(sites["r2_normalised"].median(), rel=1e-4)
+    low, high = found["r2_normalised_ci95"]
+    assert sites["r2_normalised"].min() <= low <= high <= sites["r2_normalised"].max() + 1e-5
+    for name, other in (("ridge", ridge), ("mean", mean)):
+        test = stats.ttest_rel(np.abs(nrp), np.abs(other))
+        np.testing.assert_allclose(sites[f"p_{name}"], test.pvalue, rtol=1e-2, atol=1e-4)
+        q = stats.false_discovery_control(sites[f"p_{name}"])
+        np.testing.assert_allclose(sites[f"q_{name}"], q, rtol=1e-4)
+        paired = region["comparisons"][name]
+        apart = (nrp**2 - other**2).mean()
+        assert paired["mse_difference"] == pytest.approx(apart, abs=1e-5)
+        assert paired["mse_ci95"][0] < apart < paired["mse_ci95"][1]
+        better = (q < 0.05) & (test.statistic < 0)
+        worse = (q < 0.05) & (test.statistic > 0)
+        assert paired["significant_sites"] == {"better": better.sum(), "worse": worse.sum()}
+
+
+def test_what_makes_intervals_too_narrow_is_said(run_folder: Path) -> None:
+    result = json.loads((run_folder / "result.json").read_text())
+    assert any("fewer than 20 sites (6 here)" in note for note in result["notes"])
+    assert result["protocol"]["interval"] == "95 %, bootstrap over images and sites, 2000 resamples"
 
 
 def test_the_table_shows_ceilings_and_brain_score(run_folder: Path) -> None:
@@ -118,8 +170,12 @@ def test_the_table_shows_ceilings_and_brain_score(run_folder: Path) -> None:
     (score,) = [line for line in lines if "Brain-Score" in line and "│" in line]
     assert f"Brain-Score {region['brainscore']['score']:.3f}" in score
     assert f"{region['brainscore']['r']:.3f}" in score
-    (nrp,) = [line for line in lines if "NRP head " in line and "│" in line]
-    assert f"{region['predictors']['nrp']['pearson_r_normalised']:.3f}" in nrp
+    (nrp,) = [line for line in lines if "│ NRP network " in line]
+    assert f"{region['predictors']['nrp']['r2_normalised']:.3f}" in nrp
+    assert f"{region['predictors']['nrp']['mse']:.3f}" in nrp
+    assert any("z, that of: NRP network" in line for line in lines)
+    text = " ".join(word.strip() for word in lines)
+    assert "not to be compared between recordings" in text
 
 
 def test_predictor_runs_with_onnxruntime_and_numpy_alone(
@@ -162,7 +218,7 @@ def test_a_second_run_does_nothing_again(
     run = nrp_onnx(*given, "--search", "quick")
     assert run.returncode == 0
     assert "nothing is computed again" in run.stderr
-    assert "NRP head" in run.stdout
+    assert "NRP network" in run.stdout
     again = nrp_onnx(*given, "--search", "quick", "--overwrite")
     assert "nothing is extracted" in again.stderr
     result = json.loads((run_folder / "result.json").read_text())
