@@ -12,8 +12,8 @@ from nrp_onnx.backbone.layers import Grid
 from nrp_onnx.predictor.channels import ChannelBasis
 from nrp_onnx.predictor.directions import Basis
 from nrp_onnx.predictor.image_products import FEATURES_A_BLOCK
+from nrp_onnx.predictor.kernel_path import KernelPath
 from nrp_onnx.predictor.linear_path import LinearPath
-from nrp_onnx.predictor.masked_ridge import MaskedPath
 from nrp_onnx.predictor.nrp_predictor import NrpPredictor
 from nrp_onnx.predictor.readouts.spatial import SpatialHead
 from nrp_onnx.threads import map_on_cores
@@ -32,7 +32,7 @@ class SpatialLayer:
             the heads do not see the layer.
         masks: (C, components, n_sites, P), of each head.
         weights: (C, components, n_sites, units), of the units under each mask.
-        linear: (n_sites, k, P), of the masked ridge, in the recordings' units; None without one.
+        kernel_place: of the layer among those of the kernel ridge; None where it does not see it.
     """
 
     grid: Grid
@@ -40,26 +40,24 @@ class SpatialLayer:
     l1: Dense | None
     masks: np.ndarray | None
     weights: np.ndarray | None
-    linear: np.ndarray | None
+    kernel_place: int | None
 
-    def rates(self, moved: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What the layer adds to the network, and to the rates: float64 (n_images, n_sites) each.
+    def coordinates(self, moved: np.ndarray) -> np.ndarray:
+        """(n_images, P, k), from activations less their mean, (n_images, D)."""
+        seen: np.ndarray = self.grid.by_position(moved) @ self.directions.T
+        return seen
 
-        Args:
-            moved: activations less their mean, (n_images, D).
-        """
-        seen = self.grid.by_position(moved) @ self.directions.T
-        network, linear = np.zeros(()), np.zeros(())
+    def network(self, seen: np.ndarray) -> np.ndarray | float:
+        """What the layer adds to the network, float64 (n_images, n_sites), from coordinates."""
         if self.l1 is not None and self.masks is not None and self.weights is not None:
             n_heads, _, _, n_units = self.weights.shape
             units = np.maximum(seen @ self.l1[0].T + self.l1[1], 0)
             apart = units.reshape(*units.shape[:2], n_heads, n_units)
-            network = np.einsum(
+            added: np.ndarray = np.einsum(
                 "npcu,cksp,cksu->ns", apart, self.masks, self.weights, optimize=True
             )
-        if self.linear is not None:
-            linear = np.einsum("npk,skp->ns", seen, self.linear, optimize=True)
-        return network, linear
+            return added
+        return 0.0
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ class FoldedLayer:
         l1: W (C * units, r or D) and b (C * units,), those of the first head first; None where dense
             heads do not see the layer.
         linear: (n_sites, D), of the linear path, in the recordings' units; None where there is none.
-        spatial: what spatial heads and the masked ridge compute; None where there are none.
+        spatial: what spatial heads and the masked kernel ridge compute; None where there are none.
     """
 
     mean: np.ndarray
@@ -85,7 +83,7 @@ class FoldedLayer:
 
 @dataclass(frozen=True)
 class FoldedHead:
-    """C heads as one NRP network, with its linear path: rates = gain * network + linear + constant.
+    """C heads as one NRP network, beside a path: rates = gain * network + path + constant.
 
     Attributes:
         layers: one for each layer that is used.
@@ -94,6 +92,7 @@ class FoldedHead:
         out: W (n_sites, C * units) of dense heads, else None; and b (n_sites,).
         root: whether the network gives square roots, which are squared where they are over 0.
         gain, constant: (n_sites,), in the recordings' own units.
+        kernel: the masked kernel ridge, or None; its rates are multiplied by ``kernel_gain``, (n_sites,).
     """
 
     layers: list[FoldedLayer]
@@ -103,6 +102,8 @@ class FoldedHead:
     root: bool
     gain: np.ndarray
     constant: np.ndarray
+    kernel: KernelPath | None = None
+    kernel_gain: np.ndarray | None = None
 
     def rates(self, activations: Sequence[np.ndarray]) -> np.ndarray:
         """Rates in the recordings' own units, float64 (n_images, n_sites).
@@ -112,6 +113,7 @@ class FoldedHead:
         """
         out_weight, out_bias = self.out
         network, rates, local = np.asarray(out_bias, np.float64), self.constant, []
+        of_kernel: dict[int, np.ndarray] = {}
         for layer, x in zip(self.layers, activations, strict=True):
             moved = x - layer.mean
             if layer.linear is not None:
@@ -121,8 +123,13 @@ class FoldedHead:
                 units = np.maximum(seen @ layer.l1[0].T + layer.l1[1], 0)
                 local.append(units.reshape(len(x), self.n_heads, -1))
             if layer.spatial is not None:
-                to_network, to_rates = layer.spatial.rates(moved)
-                network, rates = network + to_network, rates + to_rates
+                seen = layer.spatial.coordinates(moved)
+                network = network + layer.spatial.network(seen)
+                if layer.spatial.kernel_place is not None:
+                    of_kernel[layer.spatial.kernel_place] = seen.astype(np.float32)
+        if self.kernel is not None:
+            ordered = [of_kernel[place] for place in sorted(of_kernel)]
+            rates = rates + self.kernel_gain * self.kernel.rates(ordered)
         if self.l2 is not None and out_weight is not None:
             joined = np.concatenate(local, axis=2)
             hidden = np.maximum(np.einsum("ncu,chu->nch", joined, self.l2[0]) + self.l2[1], 0)
@@ -135,11 +142,11 @@ class FoldedHead:
 
 def used_layers(predictor: NrpPredictor, bases: Sequence[Basis]) -> list[int]:
     """Places of the candidate layers that the exported head needs, in the order of its inputs."""
-    return sorted({*predictor.layers, *(_differing(bases) if predictor.linear else ())})
+    return sorted({*predictor.layers, *(_differing(bases) if predictor.path else ())})
 
 
 def _differing(bases: Sequence[Basis]) -> list[int]:
-    """Places of the layers that the linear path sees."""
+    """Places of the layers that the path sees."""
     return [place for place, basis in enumerate(bases) if basis.n_directions]
 
 
@@ -169,9 +176,10 @@ def fold_head(
     # The network gives square roots of rates, or rates.
     of_network = scale if root is None else root.scale
     at_zero = offset if root is None else root.offset
-    constant = offset * (1 - gain) + scale * predictor.constant
-    if predictor.linear is not None:
-        constant = constant + predictor.linear_weight * scale * predictor.linear.at_mean
+    constant = offset * (1 - gain)
+    kernel = predictor.path if isinstance(predictor.path, KernelPath) else None
+    if isinstance(predictor.path, LinearPath):
+        constant = constant + predictor.path_weight * scale * predictor.path.at_mean
     fold = partial(_fold_layer, predictor, states, bases, channels, activations, scale, of_network)
     bytes_each = 16 * len(bases[0].coordinates) * FEATURES_A_BLOCK
     folded = map_on_cores(fold, used_layers(predictor, bases), bytes_each)
@@ -193,6 +201,8 @@ def fold_head(
         root=root is not None,
         gain=gain,
         constant=constant,
+        kernel=kernel,
+        kernel_gain=None if kernel is None else predictor.path_weight * scale,
     )
 
 
@@ -222,8 +232,8 @@ def _fold_layer(
     """
     x, basis, differing = activations[place], bases[place], _differing(bases)
     mean, l1, directions, linear, spatial, shift = None, None, None, None, None, 0.0
-    if _is_spatial(predictor) or isinstance(predictor.linear, MaskedPath):
-        spatial = _fold_spatial(predictor, channels, differing, scale, of_network, place)
+    if _is_spatial(predictor) or isinstance(predictor.path, KernelPath):
+        spatial = _fold_spatial(predictor, channels, differing, of_network, place)
         mean = channels[place].mean
     if place in predictor.layers and not _is_spatial(predictor):
         name = f"l1.{predictor.layers.index(place)}"
@@ -237,9 +247,10 @@ def _fold_layer(
         rounding = mean - mean.astype(np.float32)
         seen = rounding if directions is None else directions @ rounding
         l1 = weights, biases - weights @ seen
-    if isinstance(predictor.linear, LinearPath) and place in differing:
-        linear, mean = predictor.linear.fold(differing.index(place), x)
-        linear = linear * (predictor.linear_weight * scale)[:, None]
+    if isinstance(predictor.path, LinearPath) and place in differing:
+        linear, of_path = predictor.path.fold(differing.index(place), x)
+        mean = of_path if mean is None else mean
+        linear = linear * (predictor.path_weight * scale)[:, None]
         shift = -(linear @ (mean - mean.astype(np.float32)))
     assert mean is not None
     return FoldedLayer(mean.astype(np.float32), directions, l1, linear, spatial), shift
@@ -249,18 +260,22 @@ def _fold_spatial(
     predictor: NrpPredictor,
     channels: Sequence[ChannelBasis],
     differing: Sequence[int],
-    scale: np.ndarray,
     of_network: np.ndarray,
     place: int,
 ) -> SpatialLayer:
     basis = channels[place]
-    l1, masks, weights, linear = None, None, None, None
+    l1, masks, weights = None, None, None
     heads = [head for head in predictor.heads if isinstance(head, SpatialHead)]
     if heads and place in predictor.layers:
         at = predictor.layers.index(place)
         states = [head.state for head in heads]
+        l1_weight = np.concatenate(
+            [state[f"l1.{at}.weight"].double().numpy().T for state in states]
+        )
+        # Heads may see fewer components than the kernel ridge: those of most variance.
+        unseen = basis.directions.shape[1] - l1_weight.shape[1]
         l1 = (
-            np.concatenate([state[f"l1.{at}.weight"].double().numpy().T for state in states]),
+            np.pad(l1_weight, ((0, 0), (0, unseen))),
             np.concatenate([state[f"l1.{at}.bias"].double().numpy()[0] for state in states]),
         )
         n_units = heads[0].shape.l1
@@ -269,7 +284,6 @@ def _fold_spatial(
         masks = np.stack([head.masks(at).double().numpy() for head in heads]).swapaxes(1, 2)
         of_units = np.stack([state["out.weight"][..., units].double().numpy() for state in states])
         weights = of_units.swapaxes(1, 2) * of_network[:, None] / len(heads)
-    if isinstance(predictor.linear, MaskedPath) and place in differing:
-        of_layer = predictor.linear.weights[differing.index(place)]
-        linear = of_layer.swapaxes(1, 2) * (predictor.linear_weight * scale)[:, None, None]
-    return SpatialLayer(basis.grid, basis.directions.T, l1, masks, weights, linear)
+    sees = isinstance(predictor.path, KernelPath) and place in differing
+    at_kernel = differing.index(place) if sees else None
+    return SpatialLayer(basis.grid, basis.directions.T, l1, masks, weights, at_kernel)

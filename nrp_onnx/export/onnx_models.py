@@ -16,6 +16,7 @@ from nrp_onnx.backbone.weight_files import PROTOBUF_LIMIT, bytes_inside
 from nrp_onnx.errors import OutputError
 from nrp_onnx.export.folded_head import Dense, FoldedHead, SpatialLayer
 from nrp_onnx.export.predict import RATES
+from nrp_onnx.predictor.kernel_path import KernelPath
 
 SCORES_KEY = "nrp_onnx.scores"
 _DENSE = ("weight", "bias")
@@ -94,14 +95,16 @@ def _append_head(
         return tape.op("Gemm", [x, *values], {"transB": 1}, name=f"nrp/{name}")
 
     local, linear, network = [], [], []
+    of_kernel: dict[int, ir.Value] = {}
     for place, (x, layer) in enumerate(zip(inputs, head.layers, strict=True)):
         centred = tape.op("Sub", [x, constant(f"layer.{place}.mean", layer.mean)])
         if layer.linear is not None:
             linear.append(dense(centred, f"linear.{place}", layer.linear))
         if layer.spatial is not None:
-            to_network, to_rates = _spatial(tape, constant, centred, layer.spatial, place)
-            network += to_network
-            linear += to_rates
+            seen = _coordinates(tape, constant, centred, layer.spatial, place)
+            network += _spatial_network(tape, constant, seen, layer.spatial, place)
+            if layer.spatial.kernel_place is not None:
+                of_kernel[layer.spatial.kernel_place] = seen
         if layer.l1 is not None:
             if layer.basis is not None:
                 centred = dense(centred, f"basis.{place}", layer.basis)
@@ -122,9 +125,14 @@ def _append_head(
         rates = tape.op("Relu", [rates])
         rates = tape.op("Mul", [rates, rates])
     rates = tape.op("Mul", [rates, constant("gain", head.gain)])
+    at_zero = head.constant
+    if head.kernel is not None and head.kernel_gain is not None:
+        ordered = [of_kernel[place] for place in sorted(of_kernel)]
+        linear.append(_kernel_rates(tape, constant, ordered, head.kernel, head.kernel_gain))
+        at_zero = at_zero + head.kernel_gain * head.kernel.constant
     for value in linear:
         rates = tape.op("Add", [rates, value])
-    rates = tape.op("Add", [rates, constant("constant", head.constant)])
+    rates = tape.op("Add", [rates, constant("constant", at_zero)])
     rates.name = RATES
     rates.shape = ir.Shape([batch, len(head.out[1])])
     rates.type = ir.TensorType(ir.DataType.FLOAT)
@@ -136,18 +144,14 @@ def _append_head(
     graph.outputs.append(rates)
 
 
-def _spatial(
+def _coordinates(
     tape: Tape,
     constant: Callable[..., ir.Value],
     centred: ir.Value,
     layer: SpatialLayer,
     place: int,
-) -> tuple[list[ir.Value], list[ir.Value]]:
-    """What a layer adds to the network and to the rates, (batch, n_sites) each; none or one of both.
-
-    Args:
-        centred: activations less their mean, (batch, D).
-    """
+) -> ir.Value:
+    """Coordinates of a layer at each position, (batch, k, P), from its centred activations (batch, D)."""
     grid, name = layer.grid, f"spatial.{place}"
 
     def numbers(what: str, *values: int) -> ir.Value:
@@ -164,29 +168,98 @@ def _spatial(
             cut = [numbers(*part) for part in (("first", grid.extra), ("end", end), ("axis", 1))]
             tokens = tape.op("Slice", [tokens, *cut])
         channels = tape.op("Transpose", [tokens], {"perm": [0, 2, 1]})
-    # (batch, k, P)
-    seen = tape.op("MatMul", [constant(f"{name}.directions", layer.directions), channels])
-    network, linear = [], []
-    if layer.linear is not None:
-        n_sites = len(layer.linear)
-        flat = tape.op("Flatten", [seen], {"axis": 1})
-        weights = constant(f"{name}.linear", layer.linear.reshape(n_sites, -1))
-        linear.append(tape.op("Gemm", [flat, weights], {"transB": 1}))
-    if layer.l1 is not None and layer.masks is not None and layer.weights is not None:
-        n_heads, _, _, n_units = layer.weights.shape
-        product = tape.op("MatMul", [constant(f"{name}.l1.weight", layer.l1[0]), seen])
-        biases = constant(f"{name}.l1.bias", layer.l1[1][:, None])
-        units = tape.op("Relu", [tape.op("Add", [product, biases])])
-        apart = numbers("heads", 0, n_heads, 1, n_units, grid.n_positions)
-        units = tape.op("Reshape", [units, apart])
-        masks = constant(f"{name}.masks", layer.masks.swapaxes(2, 3))
-        # (batch, C, components, units, n_sites)
-        under_masks = tape.op("MatMul", [units, masks])
-        weights = constant(f"{name}.weights", layer.weights.swapaxes(2, 3))
-        weighted = tape.op("Mul", [under_masks, weights])
-        axes = numbers("axes", 1, 2, 3)
-        network.append(tape.op("ReduceSum", [weighted, axes], {"keepdims": 0}))
-    return network, linear
+    return tape.op("MatMul", [constant(f"{name}.directions", layer.directions), channels])
+
+
+def _spatial_network(
+    tape: Tape,
+    constant: Callable[..., ir.Value],
+    seen: ir.Value,
+    layer: SpatialLayer,
+    place: int,
+) -> list[ir.Value]:
+    """What a layer adds to the network, (batch, n_sites), or nothing; ``seen`` is (batch, k, P)."""
+    if layer.l1 is None or layer.masks is None or layer.weights is None:
+        return []
+    name = f"spatial.{place}"
+    n_heads, _, _, n_units = layer.weights.shape
+    product = tape.op("MatMul", [constant(f"{name}.l1.weight", layer.l1[0]), seen])
+    biases = constant(f"{name}.l1.bias", layer.l1[1][:, None])
+    units = tape.op("Relu", [tape.op("Add", [product, biases])])
+    apart = np.array([0, n_heads, 1, n_units, layer.grid.n_positions])
+    units = tape.op("Reshape", [units, constant(f"{name}.heads", apart, np.int64)])
+    masks = constant(f"{name}.masks", layer.masks.swapaxes(2, 3))
+    # (batch, C, components, units, n_sites)
+    under_masks = tape.op("MatMul", [units, masks])
+    weights = constant(f"{name}.weights", layer.weights.swapaxes(2, 3))
+    weighted = tape.op("Mul", [under_masks, weights])
+    axes = constant(f"{name}.axes", np.array([1, 2, 3]), np.int64)
+    return [tape.op("ReduceSum", [weighted, axes], {"keepdims": 0})]
+
+
+def _kernel_rates(
+    tape: Tape,
+    constant: Callable[..., ir.Value],
+    seen: Sequence[ir.Value],
+    kernel: KernelPath,
+    gain: np.ndarray,
+) -> ir.Value:
+    """Rates of the masked kernel ridge less its constant, (batch, n_sites); see `KernelPath`.
+
+    Args:
+        seen: coordinates of each layer, (batch, k, P).
+        gain: of the rates, (n_sites,).
+    """
+
+    def number(name: str, array: np.ndarray | float) -> ir.Value:
+        return constant(f"kernel.{name}", np.asarray(array))
+
+    def integers(name: str, *values: int) -> ir.Value:
+        return constant(f"kernel.{name}", np.array(values), np.int64)
+
+    n_kernels, n_train = kernel.share.shape
+    flat, spread = integers("flat", 0, -1), integers("spread", n_kernels, -1, n_train)
+    last = integers("last", 2)
+    products, own = [], []
+    layers = zip(seen, kernel.coordinates, kernel.squares, strict=True)
+    for place, (x, training, factors) in enumerate(layers):
+        of_images = number(f"{place}.squares", factors)
+        # Positions first: (P, batch, k) times (P, k, n) is (P, batch, n).
+        at_positions = tape.op("Transpose", [x], {"perm": [2, 0, 1]})
+        known = number(f"{place}.images", training.transpose(1, 2, 0))
+        product = tape.op("Reshape", [tape.op("MatMul", [at_positions, known]), flat])
+        products.append(tape.op("MatMul", [of_images, product]))
+        squared = tape.op("Mul", [at_positions, at_positions])
+        own.append(
+            tape.op("MatMul", [of_images, tape.op("ReduceSum", [squared, last], {"keepdims": 0})])
+        )
+    while len(products) > 1:
+        products[:2] = [tape.op("Add", products[:2])]
+        own[:2] = [tape.op("Add", own[:2])]
+    around = tape.op("Reshape", [products[0], spread])  # (Q, batch, n)
+    toward = tape.op("MatMul", [around, number("share", kernel.share[:, :, None])])  # (Q, batch, 1)
+    around = tape.op("Sub", [around, toward])
+    offsets = (kernel.offsets - kernel.mean[:, None])[:, None]
+    around = tape.op("Sub", [around, number("offsets", offsets)])
+    own_lengths = tape.op("Unsqueeze", [own[0], last])
+    twice = tape.op("Mul", [toward, number("two", 2.0)])
+    mean = number("mean", kernel.mean[:, None, None])
+    squared = tape.op("Add", [tape.op("Sub", [own_lengths, twice]), mean])
+    lengths = tape.op("Sqrt", [tape.op("Relu", [squared])])
+    smallest = number("smallest", float(np.finfo(np.float32).tiny))
+    both = tape.op("Mul", [lengths, number("lengths", kernel.lengths[:, None])])
+    cosine = tape.op("Div", [around, tape.op("Max", [both, smallest])])
+    one, minus_one = number("one", 1.0), number("minus_one", -1.0)
+    cosine = tape.op("Clip", [cosine, minus_one, one])
+    angle = tape.op("Sub", [number("pi", np.pi), tape.op("Acos", [cosine])])
+    sine = tape.op("Sqrt", [tape.op("Sub", [one, tape.op("Mul", [cosine, cosine])])])
+    curved = tape.op("Add", [tape.op("Mul", [angle, cosine]), sine])
+    curved = tape.op("Mul", [curved, both])
+    of_sites = tape.op("Gather", [curved, integers("of_site", *kernel.kernel_of_site)], {"axis": 0})
+    weights = kernel.weights * gain[:, None] / np.pi
+    rates = tape.op("MatMul", [of_sites, number("weights", weights[:, :, None])])
+    rates = tape.op("Squeeze", [rates, last])
+    return tape.op("Transpose", [rates], {"perm": [1, 0]})
 
 
 def _averaged_l2(

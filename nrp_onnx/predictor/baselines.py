@@ -52,8 +52,12 @@ def arc_cosine(products: np.ndarray) -> np.ndarray:
         float64 (n, n).
     """
     lengths = np.sqrt(np.maximum(products.diagonal(), 0))
-    both = np.outer(lengths, lengths)
-    cosine = np.divide(products, both, out=np.zeros_like(products), where=both > 0)
+    return arc_cosine_of(products, np.outer(lengths, lengths))
+
+
+def arc_cosine_of(products: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """`arc_cosine` of some inner products, given |x| |y| for each of them in ``lengths``."""
+    cosine = np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
     np.clip(cosine, -1, 1, out=cosine)
     # sin t = sqrt(1 - cos^2 t), computed in place: each of these arrays is large.
     kernel: np.ndarray = np.arccos(cosine)
@@ -62,7 +66,7 @@ def arc_cosine(products: np.ndarray) -> np.ndarray:
     np.square(cosine, out=cosine)
     np.subtract(1, cosine, out=cosine)
     kernel += np.sqrt(cosine, out=cosine)
-    kernel *= both
+    kernel *= lengths
     kernel /= np.pi
     return kernel
 

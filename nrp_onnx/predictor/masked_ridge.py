@@ -13,13 +13,19 @@ import numpy as np
 
 from nrp_onnx.predictor.channels import ChannelBasis
 from nrp_onnx.predictor.image_products import centred, spectrum_of_products
-from nrp_onnx.predictor.masks import MASKS, masked_products, masks_at_a_time, squared_weights
+from nrp_onnx.predictor.masks import (
+    MASKS,
+    View,
+    layer_weightings,
+    masked_products,
+    views_at_a_time,
+)
 from nrp_onnx.predictor.ridge import Responses, Ridge, choose_alphas, fit_ridge, response_patterns
 from nrp_onnx.threads import map_on_cores
 
-#: Masks are chosen on so many training images at most: an eigendecomposition of n images takes 10 n^3
-#: operations, for each mask.
-_CHOOSING = 640
+#: Masks, and then what layers count, are chosen on so many training images at most: an
+#: eigendecomposition of n images takes 10 n^3 operations, for each of them.
+_CHOOSING_MASKS, _CHOOSING_LAYERS = 640, 400
 #: Of the images that the masks are chosen on, where they are not all.
 _SEED = 0
 #: Bytes that the fits through one mask need, for the square of the number of images.
@@ -33,7 +39,7 @@ class MaskedRidge:
     """Ridge regression through the mask of each site.
 
     Attributes:
-        masks: places in `MASKS`, int64 (n_sites,).
+        views: one a site.
         rates: its predictions of the new images, float64 (n_new, n_sites).
         held_out: leave-one-out predictions of the training images, float64 (n_train, n_sites); NaN
             where there is no response.
@@ -42,7 +48,7 @@ class MaskedRidge:
         known: bool (n_train, n_sites), the images that it was fitted to.
     """
 
-    masks: np.ndarray
+    views: Sequence[View]
     rates: np.ndarray
     held_out: np.ndarray
     weights: np.ndarray
@@ -50,10 +56,10 @@ class MaskedRidge:
     known: np.ndarray
 
     @classmethod
-    def empty(cls, masks: np.ndarray, y: np.ndarray, n_new: int) -> "MaskedRidge":
+    def empty(cls, views: Sequence[View], y: np.ndarray, n_new: int) -> "MaskedRidge":
         """One that the fits through each mask fill."""
         return cls(
-            masks=masks,
+            views=views,
             rates=np.empty((n_new, y.shape[1])),
             held_out=np.full(y.shape, np.nan),
             weights=np.zeros(y.T.shape),
@@ -64,7 +70,7 @@ class MaskedRidge:
     def first_sites(self, n_sites: int) -> "MaskedRidge":
         """The fits of the first sites alone."""
         return MaskedRidge(
-            self.masks[:n_sites],
+            self.views[:n_sites],
             self.rates[:, :n_sites],
             self.held_out[:, :n_sites],
             self.weights[:n_sites],
@@ -82,63 +88,95 @@ class MaskedRidge:
         self.mean[sites] = ridge.mean
 
 
-def choose_masks(
+def choose_views(
     bases: Sequence[ChannelBasis], y: np.ndarray, train: np.ndarray, n_variants: int = 1
-) -> np.ndarray:
-    """The mask of each site, int64 (n_sites,): that of the least leave-one-out error of a ridge.
+) -> list[View]:
+    """The view of each site: that of the least leave-one-out error of a ridge.
 
-    Responses that are missing are taken for the site's mean.
+    First each site chooses its mask, with all layers alike; then the sites with one mask choose together
+    how much each layer counts. So there are no more views than masks. Responses that are missing are
+    taken for the site's mean.
 
     Args:
         bases: of the layers in which the images differ.
         y: float64 (n_train, n_variants * n_sites), NaN = missing; variants of the same responses
-            (recorded, their square roots) choose one mask together.
-        train: places of the training images; of more than 640 a sample chooses.
+            (recorded, their square roots) choose together.
+        train: places of the training images; of more than 640 (400 for the layers) a sample chooses.
     """
-    chosen = np.arange(len(train))
-    if len(train) > _CHOOSING:
-        chosen = np.sort(np.random.default_rng(_SEED).permutation(len(train))[:_CHOOSING])
-    filled = np.nan_to_num(y[chosen] - np.nanmean(y[chosen], axis=0))
-    products = masked_products(bases, train[chosen], range(len(MASKS)))
-    here = np.arange(len(chosen))
+    weightings = layer_weightings(len(bases))
+    choose = _Choice(bases, y, train, n_variants)
+    first = [View(mask, weightings[0]) for mask in range(len(MASKS))]
+    masks = choose.errors(first, _CHOOSING_MASKS).argmin(axis=0)
+    used = np.unique(masks)
+    every = [View(int(mask), layers) for mask in used for layers in weightings]
+    errors = choose.errors(every, _CHOOSING_LAYERS).reshape(len(used), len(weightings), -1)
+    layers = {
+        int(mask): weightings[int(of_mask[:, masks == mask].mean(axis=1).argmin())]
+        for mask, of_mask in zip(used, errors, strict=True)
+    }
+    return [View(int(mask), layers[int(mask)]) for mask in masks]
 
-    def errors(place: int) -> np.ndarray:
-        spectrum = spectrum_of_products(centred(products[place].astype(np.float64), here))
-        return choose_alphas(spectrum, Responses.of(filled, spectrum))[1]
 
-    of_masks = np.stack(map_on_cores(errors, range(len(MASKS)), _BYTES * len(chosen) ** 2))
-    of_masks /= np.maximum(filled.var(axis=0), np.finfo(float).tiny)
-    found: np.ndarray = of_masks.reshape(len(MASKS), n_variants, -1).mean(axis=1).argmin(axis=0)
-    return found
+@dataclass(frozen=True, eq=False)
+class _Choice:
+    """Leave-one-out errors on a sample of the training images; see `choose_views`."""
+
+    bases: Sequence[ChannelBasis]
+    y: np.ndarray
+    train: np.ndarray
+    n_variants: int
+
+    def errors(self, views: Sequence[View], n_images: int) -> np.ndarray:
+        """Mean square errors of each site in each view, (len(views), n_sites), as parts of the variance."""
+        chosen = np.arange(len(self.train))
+        if len(chosen) > n_images:
+            chosen = np.sort(np.random.default_rng(_SEED).permutation(len(chosen))[:n_images])
+        moved = self.y[chosen] - np.nan_to_num(np.nanmean(self.y[chosen], axis=0))
+        filled, here = np.nan_to_num(moved), np.arange(len(chosen))
+
+        def of_view(products: np.ndarray) -> np.ndarray:
+            spectrum = spectrum_of_products(centred(products.astype(np.float64), here))
+            return choose_alphas(spectrum, Responses.of(filled, spectrum))[1]
+
+        found, n_bytes = [], _BYTES * len(chosen) ** 2
+        step = views_at_a_time(len(chosen))
+        for start in range(0, len(views), step):
+            some = views[start : start + step]
+            products = masked_products(self.bases, self.train[chosen], some)
+            found += map_on_cores(of_view, products, n_bytes)
+        errors = np.stack(found) / np.maximum(filled.var(axis=0), np.finfo(float).tiny)
+        of_sites: np.ndarray = errors.reshape(len(views), self.n_variants, -1).mean(axis=1)
+        return of_sites
 
 
 def fit_masked(
     bases: Sequence[ChannelBasis],
-    masks: np.ndarray,
+    views: Sequence[View],
     y: np.ndarray,
     train: np.ndarray,
     new: np.ndarray,
     kernel: Kernel,
 ) -> tuple[MaskedRidge, MaskedRidge]:
-    """Fit ridge and kernel ridge through the mask of each site; alpha per site by leave-one-out.
+    """Fit ridge and kernel ridge in the view of each site; alpha per site by leave-one-out.
 
     Args:
         bases: of the layers in which the images differ.
-        masks: places in `MASKS`, one a site.
+        views: one a site.
         y: float64 (n_train, n_sites), NaN = missing.
         train, new: places of images.
         kernel: from inner products to those of the kernel ridge.
     """
-    linear, curved = (MaskedRidge.empty(masks, y, len(new)) for _ in range(2))
+    linear, curved = (MaskedRidge.empty(views, y, len(new)) for _ in range(2))
     both, n = np.concatenate([train, new]), len(train)
     patterns = list(response_patterns(linear.known))
-    used = np.unique(masks)
-    for some in np.array_split(used, -(-len(used) // masks_at_a_time(len(both)))):
-        products = masked_products(bases, both, some)
+    used = list(dict.fromkeys(views))
+    view_of_site = np.array([used.index(view) for view in views])
+    for some in np.array_split(np.arange(len(used)), -(-len(used) // views_at_a_time(len(both)))):
+        products = masked_products(bases, both, [used[place] for place in some])
 
         def fit(place: int, held: np.ndarray = products, these: np.ndarray = some) -> None:
             for rows, of_pattern in patterns:
-                sites = of_pattern[masks[of_pattern] == these[place]]
+                sites = of_pattern[view_of_site[of_pattern] == these[place]]
                 if not len(sites):
                     continue
                 here = np.concatenate([rows, np.arange(n, len(both))])
@@ -158,47 +196,3 @@ def _fit(around: np.ndarray, y: np.ndarray) -> tuple[Ridge, np.ndarray]:
     spectrum = spectrum_of_products(around[:n, :n])
     ridge = fit_ridge(spectrum, Responses.of(y, spectrum))
     return ridge, ridge.predict(around[n:, :n])
-
-
-@dataclass(frozen=True, eq=False)
-class MaskedPath:
-    """Masked ridge as weights of coordinates, so that it is exported as it was scored.
-
-    Attributes:
-        rates: its predictions, float64 (n_images, n_sites); NaN for images it was not asked for.
-        at_mean: the rates at the mean of the training images, float64 (n_sites,).
-        weights: for each layer, of its coordinates: float64 (n_sites, P, k).
-    """
-
-    rates: np.ndarray
-    at_mean: np.ndarray
-    weights: list[np.ndarray]
-
-
-def masked_path(
-    bases: Sequence[ChannelBasis], fitted: MaskedRidge, train: np.ndarray, new: np.ndarray
-) -> MaskedPath:
-    """Predict new images from weights of coordinates.
-
-    The products are float32: rates from them would miss those of the weights by 2e-4 standard
-    deviations.
-    """
-    n_images, n_sites = len(bases[0].coordinates), len(fitted.mean)
-    rates = np.full((n_images, n_sites), np.nan)
-    rates[new] = 0
-    at_mean, weights = fitted.mean.copy(), []
-    share = fitted.known.T / fitted.known.sum(axis=0)[:, None]
-    for basis in bases:
-        squares = squared_weights(basis, fitted.masks)
-        of_layer = np.empty((n_sites, *basis.coordinates.shape[1:]))
-        for position in range(of_layer.shape[1]):
-            seen = basis.coordinates[:, position].astype(np.float64)
-            of_train = seen[train]
-            found = (fitted.weights @ of_train) * squares[:, position, None]
-            rates[new] += seen[new] @ found.T
-            # The fit is around the mean of the images that the site was fitted to.
-            at_mean -= np.einsum("sk,sk->s", found, share @ of_train)
-            of_layer[:, position] = found
-        weights.append(of_layer)
-    rates[new] += at_mean
-    return MaskedPath(rates, at_mean, weights)

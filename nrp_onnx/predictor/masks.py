@@ -5,7 +5,7 @@ on the masked coordinates m_p Z_p needs K = sum_p m_p^2 Z_p Z_p^T. The products 
 positions cost what the one product of a dense ridge costs, and each mask is a weighted sum of them.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,22 +46,50 @@ MASKS: tuple[Mask | None, ...] = (
 _ROWS, _MOST_BYTES = 64, 2**29
 
 
-def masked_products(
-    bases: Sequence[ChannelBasis], images: np.ndarray, masks: Iterable[int]
-) -> np.ndarray:
-    """Inner products of some images over all layers, through some masks: float32 (len(masks), n, n).
+@dataclass(frozen=True)
+class View:
+    """How a site sees the layers.
 
-    Each layer counts alike: through each mask, the mean square length of the training images is 1.
+    Attributes:
+        mask: place in `MASKS`.
+        layers: how much each layer counts; their mean is 1.
+    """
+
+    mask: int
+    layers: tuple[float, ...]
+
+
+#: A layer counts so many times as much as each other one, or so small a part of it.
+_MORE, _LESS = 4.0, 1 / 8
+
+
+def layer_weightings(n_layers: int) -> list[tuple[float, ...]]:
+    """What the layers may count: all alike first, then one of them more, or one of them less."""
+    rows = [np.ones(n_layers)]
+    for place in range(n_layers if n_layers > 1 else 0):
+        for factor in (_MORE, _LESS):
+            row = np.ones(n_layers)
+            row[place] = factor
+            rows.append(row)
+    return [tuple(float(value) for value in row * n_layers / row.sum()) for row in rows]
+
+
+def masked_products(
+    bases: Sequence[ChannelBasis], images: np.ndarray, views: Sequence[View]
+) -> np.ndarray:
+    """Inner products of some images over all layers, in some views: float32 (len(views), n, n).
+
+    Each layer has a mean square length of the training images of 1 through each mask, times what it
+    counts.
 
     Args:
         bases: of the layers in which the images differ.
         images: their places, n of them.
-        masks: places in `MASKS`.
     """
-    n, masks = len(images), list(masks)
-    products = np.zeros((len(masks), n, n), np.float32)
-    for basis in bases:
-        factors = squared_weights(basis, masks).astype(np.float32)
+    n = len(images)
+    products = np.zeros((len(views), n, n), np.float32)
+    for place, basis in enumerate(bases):
+        factors = squared_weights(basis, place, views).astype(np.float32)
         seen = np.ascontiguousarray(basis.coordinates[images].swapaxes(0, 1))
         for start in range(0, n, _ROWS):
             rows = slice(start, start + _ROWS)
@@ -70,20 +98,21 @@ def masked_products(
     return products
 
 
-def squared_weights(basis: ChannelBasis, masks: Iterable[int]) -> np.ndarray:
-    """What the squared coordinates of a layer are multiplied by: float64 (len(masks), P)."""
+def squared_weights(basis: ChannelBasis, place: int, views: Sequence[View]) -> np.ndarray:
+    """What the squared coordinates of a layer are multiplied by: float64 (len(views), P).
+
+    Args:
+        place: of the layer among those that the views weigh.
+    """
     n = basis.grid.n_positions
-    every = [MASKS[place] for place in masks]
-    if n == 1:
-        squares = np.ones((len(every), 1))
-    else:
-        rows = [np.ones(n) if mask is None else mask.weights(basis.grid) ** 2 for mask in every]
-        squares = np.stack(rows)
-    lengths = squares @ basis.lengths
-    found: np.ndarray = squares / lengths[:, None]
-    return found
+    of_masks = {}
+    for mask in {view.mask for view in views}:
+        field = MASKS[mask]
+        squares = np.ones(n) if field is None or n == 1 else field.weights(basis.grid) ** 2
+        of_masks[mask] = squares / (squares @ basis.lengths)
+    return np.stack([of_masks[view.mask] * view.layers[place] for view in views])
 
 
-def masks_at_a_time(n_images: int) -> int:
-    """Through how many masks the products of so many images need 512 MiB; 1 or more."""
+def views_at_a_time(n_images: int) -> int:
+    """In how many views the products of so many images need 512 MiB; 1 or more."""
     return max(1, _MOST_BYTES // (4 * n_images**2))

@@ -1,4 +1,4 @@
-"""The fitted NRP predictor: averaged heads, mixed with a linear path, calibrated a site.
+"""The fitted NRP predictor: averaged heads, beside a ridge or a masked kernel ridge.
 
 Heads of one shape whose rates are averaged are one NRP network, with units of all of them side by side
 and no weights from one head to another.
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from nrp_onnx.predictor.calibration import Line, Rates, SquareRoot, fit_lines
 from nrp_onnx.predictor.head import HeadConfig, Job, TrainedHead, Trial
+from nrp_onnx.predictor.kernel_path import KernelPath
 from nrp_onnx.predictor.linear_path import LinearPath
-from nrp_onnx.predictor.masked_ridge import MaskedPath
 from nrp_onnx.predictor.search import SearchImages, cross_fit, search_head, with_heads
 from nrp_onnx.predictor.search_space import SearchSpace
 from nrp_onnx.predictor.training import train_heads
@@ -24,24 +24,23 @@ from nrp_onnx.predictor.trials import TrialRecord
 
 @dataclass(frozen=True, eq=False)
 class NrpPredictor:
-    """Rates = weight * network + linear_weight * linear path + constant, at each site.
+    """Rates = weight * network + path_weight * path, at each site.
 
     Attributes:
         layers: places of the candidate layers that the heads see.
         heads: of one shape; the network is their mean.
         root: where the heads predict scaled square roots of the recorded rates, how they are turned
             back; None where they predict the targets.
-        linear: None where no site has a share of it.
-        weight, linear_weight, constant: float64 (n_sites,), in the targets' units.
+        path: ridge or masked kernel ridge; None where no site has a share of it.
+        weight, path_weight: float64 (n_sites,).
     """
 
     layers: tuple[int, ...]
     heads: tuple[nn.Module, ...]
     root: SquareRoot | None
-    linear: LinearPath | MaskedPath | None
+    path: LinearPath | KernelPath | None
     weight: np.ndarray
-    linear_weight: np.ndarray
-    constant: np.ndarray
+    path_weight: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,26 +163,19 @@ def _cross_fitted(
 
 @dataclass(frozen=True, eq=False)
 class Mixture:
-    """The network beside its linear path.
+    """The network beside another predictor.
 
     Attributes:
         rates: of the mixture as it is, in the targets' units.
         line: its calibration, from held-out rates.
-        share, linear_share: of the network and of the linear path, float64 (n_sites,); the rest is the
-            mean response.
+        share, path_share: of the network and of the other, float64 (n_sites,); the rest is the mean
+            response.
     """
 
     rates: Rates
     line: Line
     share: np.ndarray
-    linear_share: np.ndarray
-
-    @classmethod
-    def of_network(cls, network: Rates, recorded: np.ndarray) -> "Mixture":
-        """The network alone."""
-        n_sites = recorded.shape[1]
-        line = fit_lines(network.held_out, recorded)
-        return cls(network, line, np.ones(n_sites), np.zeros(n_sites))
+    path_share: np.ndarray
 
 
 #: Shares of the mean response that are tried.
@@ -193,7 +185,7 @@ MEAN_SHARES = tuple(place / 10 for place in range(11))
 def mix(
     shares: Sequence[float],
     network: Rates,
-    linear: Rates,
+    path: Rates,
     recorded: np.ndarray,
     regions: Sequence[np.ndarray],
 ) -> Mixture:
@@ -202,29 +194,29 @@ def mix(
     The mean response is among them, so that responses that no image explains are given their mean.
 
     Args:
-        shares: of the linear path that are tried; those of the mean are `MEAN_SHARES`, and the rest is
-            of the network.
-        network, linear: rates in the targets' units, in which the mean response is 0.
+        shares: of the path that are tried; those of the mean are `MEAN_SHARES`, and the rest is of the
+            network.
+        network, path: rates in the targets' units, in which the mean response is 0.
         recorded: targets of the training images, float64 (n_train, n_sites), NaN = missing.
         regions: places of the sites of each region.
     """
-    share, linear_share = np.zeros(recorded.shape[1]), np.zeros(recorded.shape[1])
     candidates = [
-        (1 - of_linear - of_mean, of_linear)
-        for of_linear, of_mean in product(shares, MEAN_SHARES)
-        if of_linear + of_mean <= 1 + 1e-9
+        (1 - of_path - of_mean, of_path)
+        for of_path, of_mean in product(shares, MEAN_SHARES)
+        if of_path + of_mean <= 1 + 1e-9
     ]
+    share, path_share = np.zeros(recorded.shape[1]), np.zeros(recorded.shape[1])
     for sites in regions:
-        errors = []
-        for of_network, of_linear in candidates:
-            mixed = of_network * network.held_out[:, sites] + of_linear * linear.held_out[:, sites]
-            errors.append(np.nanmean(np.abs(mixed - recorded[:, sites])))
-        share[sites], linear_share[sites] = candidates[int(np.argmin(errors))]
-    mixed_rates = Rates(
-        share * network.predicted + linear_share * linear.predicted,
-        share * network.held_out + linear_share * linear.held_out,
+        there = ~np.isnan(recorded[:, sites]) & ~np.isnan(network.held_out[:, sites])
+        of_network, of_path = (rates.held_out[:, sites][there] for rates in (network, path))
+        known = recorded[:, sites][there]
+        errors = [np.abs(a * of_network + b * of_path - known).mean() for a, b in candidates]
+        share[sites], path_share[sites] = candidates[int(np.argmin(errors))]
+    mixed = Rates(
+        share * network.predicted + path_share * path.predicted,
+        share * network.held_out + path_share * path.held_out,
     )
-    return Mixture(mixed_rates, fit_lines(mixed_rates.held_out, recorded), share, linear_share)
+    return Mixture(mixed, fit_lines(mixed.held_out, recorded), share, path_share)
 
 
 def _refit(

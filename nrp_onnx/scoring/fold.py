@@ -9,20 +9,19 @@ import numpy as np
 import torch
 
 from nrp_onnx.predictor.baselines import arc_cosine, fit_baselines
-from nrp_onnx.predictor.calibration import Line, Rates, SquareRoot, calibrate
+from nrp_onnx.predictor.calibration import Rates, SquareRoot, calibrate
 from nrp_onnx.predictor.channels import ChannelBasis, SeenLayer, fit_channels
 from nrp_onnx.predictor.directions import Basis, fit_basis
 from nrp_onnx.predictor.image_products import LayerSpan
+from nrp_onnx.predictor.kernel_path import KernelPath, kernel_path
 from nrp_onnx.predictor.linear_path import LinearPath
 from nrp_onnx.predictor.masked_ridge import (
-    MaskedPath,
     MaskedRidge,
-    choose_masks,
+    choose_views,
     fit_masked,
-    masked_path,
 )
-from nrp_onnx.predictor.masks import MASKS
-from nrp_onnx.predictor.nrp_predictor import FittedHeads, Mixture, NrpPredictor, fit_heads, mix
+from nrp_onnx.predictor.masks import MASKS, View
+from nrp_onnx.predictor.nrp_predictor import FittedHeads, NrpPredictor, fit_heads, mix
 from nrp_onnx.predictor.search import SearchImages
 from nrp_onnx.predictor.search_space import SearchSpace
 from nrp_onnx.predictor.trials import TrialRecord
@@ -100,13 +99,12 @@ class FoldPlan:
     @property
     def headline(self) -> str:
         """The predictor whose error is the NRP-error."""
-        name = f"nrp+{self.linear_name}" if self.space.mixes else "nrp"
-        return name + CALIBRATED if self.space.calibrate else name
+        return f"nrp+{self.path_name}" if self.space.mixes else "nrp"
 
     @property
-    def linear_name(self) -> str:
-        """The linear path beside the network."""
-        return "masked_ridge" if self.space.masked and self.seen else "ridge"
+    def path_name(self) -> str:
+        """What stands beside the network."""
+        return "masked_kernel" if self.space.masked and self.seen else "ridge"
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +117,7 @@ class PreparedFold:
             predicted as they are.
         bases, channels: of all candidate layers; see `FittedFold`.
         rates: of each baseline, for each variant of the responses, in the targets' units.
-        linear: the linear path beside the network, and its rates; None where the images are alike.
+        path: what stands beside the network; None where the images are alike.
         fields: centre (x, y) and width of each site's mask, float64 (n_sites, 3); NaN where it sees
             the whole image alike; None without masks.
     """
@@ -132,7 +130,7 @@ class PreparedFold:
     bases: list[Basis]
     channels: list[ChannelBasis]
     rates: dict[str, list[Rates]]
-    linear: LinearPath | MaskedPath | None
+    path: LinearPath | KernelPath | None
     fields: np.ndarray | None
 
     def restore(self, predicted: np.ndarray) -> np.ndarray:
@@ -218,7 +216,7 @@ def prepare_fold(
         bases=bases,
         channels=_channels(plan, train, is_differing),
         rates={},
-        linear=baselines.ridge.first_sites(n_sites) if baselines.ridge else None,
+        path=baselines.ridge.first_sites(n_sites) if baselines.ridge else None,
         fields=None,
     )
     for name, predicted in baselines.predictions.items():
@@ -229,9 +227,9 @@ def prepare_fold(
     seen = [
         basis for basis, differs in zip(prepared.channels, is_differing, strict=True) if differs
     ]
-    masks = choose_masks(seen, y, train, len(variants))
-    linear, curved = fit_masked(seen, np.tile(masks, len(variants)), y, train, test, arc_cosine)
-    return _with_masked(prepared, seen, masks, linear, curved)
+    views = choose_views(seen, y, train, len(variants))
+    linear, curved = fit_masked(seen, views * len(variants), y, train, test, arc_cosine)
+    return _with_masked(prepared, seen, views, linear, curved)
 
 
 def _channels(
@@ -257,26 +255,27 @@ def _by_variant(prepared: PreparedFold, predicted: np.ndarray, held_out: np.ndar
 def _with_masked(
     prepared: PreparedFold,
     seen: Sequence[ChannelBasis],
-    masks: np.ndarray,
+    views: Sequence[View],
     linear: MaskedRidge,
     curved: MaskedRidge,
 ) -> PreparedFold:
-    """The fold with the masked fits; the ridge of the recorded responses is the linear path."""
+    """The fold with the masked fits; the kernel ridge of the recorded responses is the path."""
     train, test = prepared.fold.train, prepared.fold.test
-    path = masked_path(seen, linear.first_sites(len(masks)), train, test)
+    path = kernel_path(seen, curved.first_sites(len(views)), train)
     rates = dict(prepared.rates)
     rates["masked_ridge"] = _by_variant(prepared, linear.rates, linear.held_out)
-    rates["masked_ridge"][0] = Rates(path.rates[test], rates["masked_ridge"][0].held_out)
-    rates["masked_kernel"] = _by_variant(prepared, curved.rates, curved.held_out)
-    return replace(prepared, rates=rates, linear=path, fields=fields_of(masks))
+    as_recorded, *others = _by_variant(prepared, curved.rates, curved.held_out)
+    # As it is exported; the rates of the fit differ by the rounding of float32.
+    of_path = path.rates([basis.coordinates[test] for basis in seen])
+    rates["masked_kernel"] = [Rates(of_path, as_recorded.held_out), *others]
+    return replace(prepared, rates=rates, path=path, fields=fields_of(views))
 
 
-def fields_of(masks: np.ndarray) -> np.ndarray:
+def fields_of(views: Sequence[View]) -> np.ndarray:
     """Centre (x, y) and width of masks, float64 (n_sites, 3); NaN for the whole image."""
     nowhere = (np.nan,) * 3
-    every = [nowhere if mask is None else (mask.x, mask.y, mask.width) for mask in MASKS]
-    found: np.ndarray = np.array(every)[masks]
-    return found
+    masks = [MASKS[view.mask] for view in views]
+    return np.array([nowhere if m is None else (m.x, m.y, m.width) for m in masks])
 
 
 def fit_fold(
@@ -336,7 +335,8 @@ def _search_images(plan: FoldPlan, prepared: PreparedFold) -> SearchImages:
     if prepared.root is not None:
         targets = prepared.root.forward(plan.rates)
     if space.masks:
-        inputs = [torch.from_numpy(basis.coordinates) for basis in prepared.channels]
+        seen = [basis.coordinates[..., : space.channels] for basis in prepared.channels]
+        inputs = [torch.from_numpy(np.ascontiguousarray(x)) for x in seen]
         grids = [(basis.grid.height, basis.grid.width) for basis in prepared.channels]
     else:
         inputs = [torch.from_numpy(basis.coordinates) for basis in prepared.bases]
@@ -365,32 +365,30 @@ def _predict(
     found = {"nrp": network.predicted}
     if space.calibrate:
         found["nrp" + CALIBRATED] = calibrate([network], recorded)
-    mixture = Mixture.of_network(network, recorded)
-    linear = Rates(np.zeros_like(network.predicted), np.zeros_like(recorded))
+    share, path_share = np.ones(n_sites), np.zeros(n_sites)
     if space.mixes:
-        if prepared.linear is not None:
-            linear = prepared.rates[plan.linear_name][0]
-        mixture = mix(space.linear_shares, network, linear, recorded, plan.sites_of_regions)
-        name = f"nrp+{plan.linear_name}"
-        found[name] = mixture.rates.predicted
+        path = Rates(np.zeros_like(network.predicted), np.zeros_like(recorded))
+        if prepared.path is not None:
+            path = prepared.rates[plan.path_name][0]
+        mixture = mix(space.linear_shares, network, path, recorded, plan.sites_of_regions)
+        share, path_share = mixture.share, mixture.path_share
+        found[plan.headline] = mixture.rates.predicted
         if space.calibrate:
-            found[name + CALIBRATED] = mixture.line(mixture.rates.predicted)
-    line = mixture.line if space.calibrate else Line.none(n_sites)
+            found[plan.headline + CALIBRATED] = mixture.line(mixture.rates.predicted)
     predictor = NrpPredictor(
         layers=heads.layers,
         heads=heads.heads,
         root=prepared.root,
-        linear=prepared.linear if mixture.linear_share.any() else None,
-        weight=line.slope * mixture.share,
-        linear_weight=line.slope * mixture.linear_share,
-        constant=line.intercept,
+        path=prepared.path if path_share.any() else None,
+        weight=share,
+        path_weight=path_share,
     )
     first = [int(sites[0]) for sites in plan.sites_of_regions]
     shares = {
         name: {
-            "nrp": float(mixture.share[site]),
-            plan.linear_name: float(mixture.linear_share[site]),
-            "mean": float(1 - mixture.share[site] - mixture.linear_share[site]),
+            "nrp": float(share[site]),
+            plan.path_name: float(path_share[site]),
+            "mean": float(1 - share[site] - path_share[site]),
         }
         for name, site in zip(plan.region_names, first, strict=True)
     }
