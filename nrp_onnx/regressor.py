@@ -12,7 +12,6 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from nrp_onnx.activations.layer_file import LoadedLayer
 from nrp_onnx.export.folded_head import FoldedHead, fold_head
-from nrp_onnx.predictor.channels import SeenLayer
 from nrp_onnx.predictor.image_products import read_span
 from nrp_onnx.predictor.search_file import read_search
 from nrp_onnx.predictor.trials import TrialRecord
@@ -93,11 +92,10 @@ class NrpRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ig
             rates=Y,
             regions=(_REGION,) * Y.shape[1],
             region_names=(_REGION,),
-            space=read_search(self.search),
+            space=read_search(self.search).without_places(),
             normalise="zscore",
             seed=self.random_state,
             n_seeds=1,
-            seen=[SeenLayer(layer, None)],
         )
         with one_blas_thread(), tempfile.TemporaryDirectory() as folder:
             prepared = prepare_fold(plan, [read_span(layer)], 0, fold)

@@ -85,10 +85,13 @@ def pearson_r_of_sites(
     """Pearson's r of each site, taken within each fold and averaged over folds: float64 (n_sites,).
 
     Within folds, since each has a predictor of its own: across folds, even the mean of the training
-    responses varies with what is held out. NaN where a predictor is constant in a fold.
+    responses varies with what is held out. A fold in which a predictor is constant counts as 0: it
+    explains nothing there. NaN where it is constant in all folds.
     """
-    per_fold = [pearson_r(predicted[test], recorded[test]) for test in folds]
-    mean: np.ndarray = np.mean(per_fold, axis=0)
+    per_fold = np.array([pearson_r(predicted[test], recorded[test]) for test in folds])
+    is_constant = np.array([np.ptp(predicted[test], axis=0) == 0 for test in folds])
+    per_fold[is_constant & ~is_constant.all(axis=0)] = 0
+    mean: np.ndarray = per_fold.mean(axis=0)
     return mean
 
 

@@ -172,7 +172,7 @@ def test_what_comes_back_is_what_others_compute(
     paths = dict(zip(recordings.stimulus_ids, recordings.stimulus_paths, strict=True))
     held_out = [paths[run.stimulus_ids[place]] for place in first]
     rates = predictor.predict(held_out)
-    np.testing.assert_allclose(rates, run.predictions["nrp"][first], atol=1e-3)
+    np.testing.assert_allclose(rates, run.predictions[run.headline][first], atol=1e-3)
     arrays = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in held_out])
     np.testing.assert_array_equal(predictor.predict(arrays), rates)
 

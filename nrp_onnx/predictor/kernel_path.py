@@ -58,7 +58,8 @@ class KernelPath:
             for place, kernel in enumerate(kernels):
                 sites = np.flatnonzero(self.kernel_of_site == place)
                 found[rows, sites] = kernel @ self.weights[sites].T
-        return found + self.constant
+        rates: np.ndarray = found + self.constant
+        return rates
 
     def _kernels(self, coordinates: Sequence[np.ndarray]) -> Iterator[tuple[slice, np.ndarray]]:
         """A few images, and their kernels with the training images, float64 (Q, r, n)."""

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from typing import Any
 
@@ -95,6 +95,22 @@ class SearchSpace:
             )
             for layers, (l1, l2), rate, dropout, decay, loss, noise, mask, place in grid
         ]
+
+    def without_places(self) -> "SearchSpace":
+        """The same for layers none of which has a grid: heads are dense, as in the paper."""
+        if not self.masks:
+            return replace(self, masked=False)
+        return replace(
+            self,
+            masks=(),
+            masked=False,
+            components=1,
+            sizes=((128, 256),),
+            learning_rates=(2e-3,),
+            dropouts=(0.1,),
+            weight_decays=(0.01,),
+            directions=256,
+        )
 
     @property
     def mixes(self) -> bool:

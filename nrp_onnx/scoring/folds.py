@@ -195,6 +195,8 @@ def fit_folds(
         engine: where a fold is fitted; None: in this process. Tasks of a cluster take the spans that
             `spans_of` left in the folder of the record.
     """
+    if not any(layer.grid for layer in seen):
+        space, seen = space.without_places(), ()
     rates = recordings.averages
     regions, names = tuple(recordings.regions), tuple(recordings.region_names)
     plan = FoldPlan(rates, regions, names, space, normalise, seed, n_seeds, seen)

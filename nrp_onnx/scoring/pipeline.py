@@ -287,6 +287,11 @@ def fit(inputs: Inputs, plan: Plan, extracted: Extracted, folder: Path) -> Fitte
                 for layer, feature in zip(extracted.activations, extracted.features, strict=True)
             ],
         )
+    if inputs.space.masks and not any(feature.grid for feature in extracted.features):
+        inputs.notes.say(
+            "no layer keeps places in the image (a vector, or pooled to one): heads are dense, as in "
+            "the paper, and there is no masked ridge"
+        )
     for note in notes_on_layers(fits.n_directions):
         inputs.notes.say(note)
     differing = [span for span, n in zip(spans, fits.n_directions.values(), strict=True) if n]

@@ -53,10 +53,8 @@ def p_words(p: float) -> str:
 
 def named(key: str) -> str:
     """A predictor in words, also a mixture (``a+b``) or a calibrated one (``a_calibrated``)."""
-    if predictor_name(key) != key:
-        return predictor_name(key)
     base = key.removesuffix(CALIBRATED)
-    words = " + ".join(predictor_name(part).replace("_", " ") for part in base.split("+"))
+    words = predictor_name(base)
     return f"calibrated {words}" if base != key else words
 
 

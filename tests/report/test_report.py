@@ -140,7 +140,7 @@ def test_sites_are_ranked_by_their_correlation_and_shown_with_their_images(
 ) -> None:
     table = pd.read_parquet(run_folder / "predictions.parquet")
     fold = table["fold"].to_numpy()
-    recorded, predicted = (np.stack(table[name].to_list()) for name in ("recorded", "nrp"))
+    recorded, predicted = (np.stack(table[name].to_list()) for name in ("recorded", "nrp+ridge"))
     r = [
         np.mean(
             [np.corrcoef(recorded[fold == k, i], predicted[fold == k, i])[0, 1] for k in range(5)]

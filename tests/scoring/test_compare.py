@@ -57,8 +57,8 @@ def test_paper_protocol_holds_a_stratified_fifth_out(
 
 def test_comparisons_in_a_result_are_those_of_the_predictions(runs: list[Path]) -> None:
     region = json.loads((runs[0] / "result.json").read_text())["regions"]["V4"]
-    nrp = _errors(runs[0], "nrp")
-    assert set(region["comparisons"]) == set(region["predictors"]) - {"nrp"}
+    nrp = _errors(runs[0], "nrp+ridge")
+    assert set(region["comparisons"]) == set(region["predictors"]) - {"nrp+ridge"}
     floor = region["noise_floor"]
     for name, found in region["comparisons"].items():
         apart = nrp - _errors(runs[0], name)
@@ -100,7 +100,7 @@ def test_compared_runs_are_ranked_by_their_paired_differences(
     run = nrp_onnx("compare", *runs, "--json", "-o", tmp_path / "leaderboard.csv")
     assert run.returncode == 0, run.stderr
     found = json.loads(run.stdout)
-    value = {str(folder): _errors(folder, "nrp").mean() for folder in runs}
+    value = {str(folder): _errors(folder, "nrp+ridge").mean() for folder in runs}
     order = sorted(value, key=value.__getitem__)
     assert [listed["folder"] for listed in found["runs"]] == order
     assert [listed["rank"] for listed in found["runs"]] == [1, 2]
@@ -112,7 +112,7 @@ def test_compared_runs_are_ranked_by_their_paired_differences(
             listed["ci95"], result["regions"]["V4"]["nrp_error"]["ci95"], atol=1e-5
         )
     (pair,) = found["pairs"]
-    apart = _errors(Path(order[0]), "nrp") - _errors(Path(order[1]), "nrp")
+    apart = _errors(Path(order[0]), "nrp+ridge") - _errors(Path(order[1]), "nrp+ridge")
     assert pair["difference"] == pytest.approx(apart.mean(), abs=1e-5)
     assert pair["wins"] == (apart.mean(axis=0) < 0).sum()
     # Of one pair alone nothing is corrected; the interval is that of a normal of the same spread.

@@ -20,7 +20,12 @@ def measured(recordings: Recordings, rates: np.ndarray) -> Any:
     fits = cast(
         Fits,
         SimpleNamespace(
-            predictions={"mean": mean, "nrp": rates}, predictions_by_seed=[rates], scales=scales
+            predictions={"mean": mean, "nrp": rates},
+            predictions_by_seed=[rates],
+            scales=scales,
+            headline="nrp",
+            fields=None,
+            best=[],
         ),
     )
     places = np.random.default_rng(0).permutation(len(rates))

@@ -43,8 +43,11 @@ def test_result_has_the_documented_keys(run_folder: Path) -> None:
     region = result["regions"]["V4"]
     assert region["n_sites"] == 6
     # The search is `quick`, which fits no kernel ridge.
-    assert list(region["predictors"]) == ["mean", "ols", "ridge", "pls", "nrp"]
-    assert list(region["comparisons"]) == ["mean", "ols", "ridge", "pls"]
+    assert list(region["predictors"]) == ["mean", "ols", "ridge", "pls", "nrp", "nrp+ridge"]
+    assert list(region["comparisons"]) == ["mean", "ols", "ridge", "pls", "nrp"]
+    assert result["headline"] == "nrp+ridge"
+    assert set(region["shares"]) == {"nrp", "ridge", "mean"}
+    assert sum(region["shares"].values()) == pytest.approx(1)
     low, high = region["nrp_error"]["ci95"]
     assert low < region["nrp_error"]["value"] < high
     assert region["noise_floor"] > 0
@@ -88,13 +91,16 @@ def test_the_ceilings_are_those_of_the_stored_sites(
     region = json.loads((run_folder / "result.json").read_text())["regions"]["V4"]
     assert region["reliability"] == pytest.approx(sites["reliability"].median(), rel=1e-5)
     assert region["reliability_reason"] is None
-    for name in ("ols", "nrp"):
+    for name in ("ols", "nrp+ridge"):
         predicted = np.stack(table[name].to_list())
         r = np.array(
             [
                 np.mean(
                     [
+                        # A fold in which the mixture gives the mean explains nothing.
                         np.corrcoef(predicted[test, site], recorded[test, site])[0, 1]
+                        if np.ptp(predicted[test, site])
+                        else 0
                         for test in (table["fold"].to_numpy() == k for k in range(5))
                     ]
                 )
@@ -104,8 +110,8 @@ def test_the_ceilings_are_those_of_the_stored_sites(
         normalised = np.median(r / np.sqrt(sites["reliability"]))
         found = region["predictors"][name]["pearson_r_normalised"]
         assert found == pytest.approx(normalised, abs=1e-3), "stored as float32"
-    np.testing.assert_allclose(sites["r"], r, atol=1e-3)
-    np.testing.assert_allclose(sites["r_normalised"], r / np.sqrt(sites["reliability"]), atol=2e-3)
+    np.testing.assert_allclose(sites["r"], r, atol=3e-3)
+    np.testing.assert_allclose(sites["r_normalised"], r / np.sqrt(sites["reliability"]), atol=5e-3)
     assert region["predictors"]["mean"]["pearson_r_normalised"] is None
 
 
@@ -123,7 +129,7 @@ def test_squared_errors_and_sites_are_those_of_the_stored_predictions(run_folder
         assert found["mse"] == pytest.approx((errors[name] ** 2).mean(), rel=1e-4)
         low, high = found["mse_ci95"]
         assert low < found["mse"] < high
-    nrp, ridge, mean = (errors[name] for name in ("nrp", "ridge", "mean"))
+    nrp, ridge, mean = (errors[name] for name in ("nrp+ridge", "ridge", "mean"))
     close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
     close(sites["mae"], np.abs(nrp).mean(axis=0))
     close(sites["mse"], (nrp**2).mean(axis=0))
@@ -133,7 +139,7 @@ def test_squared_errors_and_sites_are_those_of_the_stored_predictions(run_folder
         sites["explained"], (np.abs(mean) - np.abs(nrp)).mean(axis=0) / way, rtol=1e-3, atol=1e-4
     )
     assert sites["noise_floor"].mean() == pytest.approx(region["noise_floor"], rel=1e-4)
-    found = region["predictors"]["nrp"]
+    found = region["predictors"]["nrp+ridge"]
     close(sites["r2_normalised"], sites["r"] ** 2 / sites["reliability"])
     assert found["r2_normalised"] == pytest.approx(sites["r2_normalised"].median(), rel=1e-4)
     low, high = found["r2_normalised_ci95"]
@@ -170,10 +176,10 @@ def test_the_table_shows_ceilings_and_brain_score(run_folder: Path) -> None:
     (score,) = [line for line in lines if "Brain-Score" in line and "│" in line]
     assert f"Brain-Score {region['brainscore']['score']:.3f}" in score
     assert f"{region['brainscore']['r']:.3f}" in score
-    (nrp,) = [line for line in lines if "│ NRP network " in line]
-    assert f"{region['predictors']['nrp']['r2_normalised']:.3f}" in nrp
-    assert f"{region['predictors']['nrp']['mse']:.3f}" in nrp
-    assert any("z, that of: NRP network" in line for line in lines)
+    (nrp,) = [line for line in lines if "│ NRP + ridge " in line]
+    assert f"{region['predictors']['nrp+ridge']['r2_normalised']:.3f}" in nrp
+    assert f"{region['predictors']['nrp+ridge']['mse']:.3f}" in nrp
+    assert any("z, that of: NRP + ridge" in line for line in lines)
     text = " ".join(word.strip() for word in lines)
     assert "not to be compared between recordings" in text
 
@@ -199,7 +205,7 @@ def test_predictor_runs_with_onnxruntime_and_numpy_alone(
         [sys.executable, "-c", code, run_folder / "predictor.onnx", tmp_path / "images.npy",
          tmp_path / "rates.npy"], check=True,
     )  # fmt: skip
-    scored = np.stack(held_out["nrp"].to_list())
+    scored = np.stack(held_out["nrp+ridge"].to_list())
     deviation = np.stack(table["recorded"].to_list()).std(axis=0)
     assert np.abs((np.load(tmp_path / "rates.npy") - scored) / deviation).max() < 1e-3
 

@@ -66,7 +66,7 @@ def test_the_predictor_carries_what_was_scored(
     )
     pixels = np.stack([np.asarray(images[name]) for name in held_out["stimulus_id"]])
     rates = session.run(None, {"images": pixels})[0]
-    np.testing.assert_allclose(rates, np.stack(held_out["nrp"].to_list()), atol=1e-3)
+    np.testing.assert_allclose(rates, np.stack(held_out["nrp+ridge"].to_list()), atol=1e-3)
 
 
 def test_left_open_images_fill_the_model(

@@ -179,16 +179,17 @@ def test_the_answer_claims_no_more_than_the_intervals() -> None:
     split = _study(nrp=better)
     split["predictor_pairs"][0]["mse"] = worse
     assert (
-        "; in mean squared error, NRP head errs more than masked ridge: +0.02" in answer(split)[1]
+        "; in mean squared error, NRP network errs more than masked ridge: +0.02"
+        in answer(split)[1]
     )
     (alone,) = answer({"headline": "nrp", "predictor_pairs": []})
     assert "not answered" in alone
 
 
 def test_calibrated_twins_and_mixtures_have_names_and_a_place_in_the_answer() -> None:
-    assert named("nrp") == "NRP head"
+    assert named("nrp") == "NRP network"
     assert named("masked_ridge") == "masked ridge"
-    assert named("nrp+masked_ridge_calibrated") == "calibrated NRP head + masked ridge"
+    assert named("nrp+masked_ridge_calibrated") == "calibrated NRP + masked ridge"
     better, worse = _difference(-0.02, 0.01), _difference(0.02, 0.01)
     study = _study(nrp=better, masked_kernel=better) | {"headline": "nrp+masked_ridge"}
     plain = [*study["predictor_pairs"], *_study(**{"nrp+masked_ridge": worse})["predictor_pairs"]]
@@ -196,10 +197,10 @@ def test_calibrated_twins_and_mixtures_have_names_and_a_place_in_the_answer() ->
         of | {key: f"{of[key]}_calibrated" for key in ("first", "second")} for of in plain
     ]  # fmt: skip
     *_, headline, calibrated = answer(study | {"predictor_pairs": plain + twins})
-    assert headline.startswith("The headline predictor: NRP head + masked ridge errs more")
+    assert headline.startswith("The headline predictor: NRP + masked ridge errs more")
     assert calibrated.startswith("With every predictor calibrated: ")
     assert calibrated.count("calibrated masked ridge: ") == 3
-    assert "Calibrated NRP head + masked ridge errs more than" in calibrated
+    assert "Calibrated NRP + masked ridge errs more than" in calibrated
 
 
 @pytest.fixture(scope="module")

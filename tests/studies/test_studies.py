@@ -100,13 +100,15 @@ def test_table1_has_what_the_paper_says_beside_what_is_measured(
     for name, row in table.iterrows():
         result = json.loads((tmp_path / "runs" / str(name) / "result.json").read_text())
         v4, it = (result["regions"][region]["predictors"] for region in ("V4", "IT"))
-        assert row["nrp_error"] == pytest.approx((v4["nrp"]["mae"] + it["nrp"]["mae"]) / 2)
+        assert row["nrp_error"] == pytest.approx(
+            (v4["nrp+ridge"]["mae"] + it["nrp+ridge"]["mae"]) / 2
+        )
         assert row["low"] < row["nrp_error"] < row["high"]
         assert row["V4_ols_mae"] == v4["ols"]["mae"]
         assert row["IT_ridge_r2"] == it["ridge"]["r2"]
         assert row["V4_brainscore"] == result["regions"]["V4"]["brainscore"]["score"]
-        assert row["V4_pearson_r_normalised"] == v4["nrp"]["pearson_r_normalised"]
-        assert [row["IT_low"], row["IT_high"]] == it["nrp"]["mae_ci95"]
+        assert row["V4_pearson_r_normalised"] == v4["nrp+ridge"]["pearson_r_normalised"]
+        assert [row["IT_low"], row["IT_high"]] == it["nrp+ridge"]["mae_ci95"]
     rank = study["rank_correlation"]
     expected = stats.spearmanr(table["nrp_error"], table["paper_top1"])
     assert rank["rho"] == pytest.approx(expected.statistic)
@@ -269,7 +271,7 @@ def test_study_of_layers(model_path: Path, two_regions: Path, tmp_path: Path) ->
         assert [layer["name"] for layer in alone["model"]["layers"]] == [record["layer"]]
         for region in ("V4", "IT"):
             found, predictors = record["regions"][region], alone["regions"][region]["predictors"]
-            assert found["nrp_error"] == predictors["nrp"]["mae"]
+            assert found["nrp_error"] == predictors["nrp+ridge"]["mae"]
             assert found["pls"]["ci95"] == predictors["pls"]["mae_ci95"]
     errors = {of["regions"]["V4"]["ridge"]["mae"] for of in study["layers"]}
     assert len(errors) == 3
