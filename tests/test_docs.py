@@ -152,7 +152,7 @@ def test_the_page_of_result_json_names_every_key(desk: Path) -> None:
     )  # fmt: skip
     result = json.loads(run.stdout)
     page = (ROOT / "docs" / "result.md").read_text(encoding="utf-8")
-    documented = set(re.findall(r"`([a-z_0-9]+)`", page))
+    documented = set(re.findall(r"`([a-z_0-9+]+)`", page))
     page = page.split("# trials.parquet")[0]
     rows = set(re.findall(r"^\| `([a-z_0-9]+)", page, re.MULTILINE))
     assert rows == set(json.loads((out / "result.json").read_text()))
