@@ -25,8 +25,6 @@ from nrp_onnx.export.predict import REGIONS_KEY, SITES_KEY, UNITS_KEY
 from nrp_onnx.recordings import Recordings
 
 HEAD, PREDICTOR, SCORER = "head.onnx", "predictor.onnx", "scorer.onnx"
-#: In the metadata: which predictor it is, and the ids of the stimuli that it was fitted to.
-PREDICTOR_KEY, TRAINED_ON_KEY = "nrp_onnx.predictor", "nrp_onnx.trained_on"
 #: The exported head must give the scored rates to this part of a site's standard deviation.
 _TOLERANCE = 1e-4
 _IMAGES_A_RUN = 16
@@ -42,8 +40,6 @@ def export_fold(
     scores: dict[str, Any],
     score_scale: np.ndarray,
     score_units: str,
-    train: np.ndarray,
-    headline: str,
 ) -> None:
     """Write the three models.
 
@@ -51,8 +47,6 @@ def export_fold(
         features: those that the head uses, in its order.
         scores: the NRP-error of each region, for the metadata.
         score_scale: float array (n_sites,): errors are divided by these to be in units of the score.
-        train: places of the images that the predictor was fitted to.
-        headline: which predictor it is.
     """
     facts = {
         SITES_KEY: json.dumps(recordings.site_ids),
@@ -63,8 +57,6 @@ def export_fold(
         },
         REGIONS_KEY: json.dumps(recordings.regions),
         "nrp_onnx.simulated": json.dumps(recordings.simulated),
-        PREDICTOR_KEY: headline,
-        TRAINED_ON_KEY: [recordings.stimulus_ids[place] for place in train],
     }
     save_model(head_model(head, features, facts), folder / HEAD)
     graph = build_feature_graph(backbone, preprocessing, features)

@@ -176,7 +176,7 @@ def fold_head(
     # The network gives square roots of rates, or rates.
     of_network = scale if root is None else root.scale
     at_zero = offset if root is None else root.offset
-    constant = offset * (1 - gain) + scale * predictor.constant
+    constant = offset * (1 - gain)
     kernel = predictor.path if isinstance(predictor.path, KernelPath) else None
     if isinstance(predictor.path, LinearPath):
         constant = constant + predictor.path_weight * scale * predictor.path.at_mean

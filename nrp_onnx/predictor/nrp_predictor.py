@@ -1,4 +1,4 @@
-"""The fitted NRP predictor: averaged heads, beside a ridge or a masked kernel ridge, calibrated a site.
+"""The fitted NRP predictor: averaged heads, beside a ridge or a masked kernel ridge.
 
 Heads of one shape whose rates are averaged are one NRP network, with units of all of them side by side
 and no weights from one head to another.
@@ -24,7 +24,7 @@ from nrp_onnx.predictor.trials import TrialRecord
 
 @dataclass(frozen=True, eq=False)
 class NrpPredictor:
-    """Rates = weight * network + path_weight * path + constant, at each site.
+    """Rates = weight * network + path_weight * path, at each site.
 
     Attributes:
         layers: places of the candidate layers that the heads see.
@@ -32,7 +32,7 @@ class NrpPredictor:
         root: where the heads predict scaled square roots of the recorded rates, how they are turned
             back; None where they predict the targets.
         path: ridge or masked kernel ridge; None where no site has a share of it.
-        weight, path_weight, constant: float64 (n_sites,), the constant in the targets' units.
+        weight, path_weight: float64 (n_sites,).
     """
 
     layers: tuple[int, ...]
@@ -41,7 +41,6 @@ class NrpPredictor:
     path: LinearPath | KernelPath | None
     weight: np.ndarray
     path_weight: np.ndarray
-    constant: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,13 +176,6 @@ class Mixture:
     line: Line
     share: np.ndarray
     path_share: np.ndarray
-
-    @classmethod
-    def of_network(cls, network: Rates, recorded: np.ndarray) -> "Mixture":
-        """The network alone."""
-        n_sites = recorded.shape[1]
-        line = fit_lines(network.held_out, recorded)
-        return cls(network, line, np.ones(n_sites), np.zeros(n_sites))
 
 
 #: Shares of the mean response that are tried.

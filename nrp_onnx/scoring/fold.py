@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from nrp_onnx.predictor.baselines import arc_cosine, fit_baselines
-from nrp_onnx.predictor.calibration import Line, Rates, SquareRoot, calibrate
+from nrp_onnx.predictor.calibration import Rates, SquareRoot, calibrate
 from nrp_onnx.predictor.channels import ChannelBasis, SeenLayer, fit_channels
 from nrp_onnx.predictor.directions import Basis, fit_basis
 from nrp_onnx.predictor.image_products import LayerSpan
@@ -21,7 +21,7 @@ from nrp_onnx.predictor.masked_ridge import (
     fit_masked,
 )
 from nrp_onnx.predictor.masks import MASKS, View
-from nrp_onnx.predictor.nrp_predictor import FittedHeads, Mixture, NrpPredictor, fit_heads, mix
+from nrp_onnx.predictor.nrp_predictor import FittedHeads, NrpPredictor, fit_heads, mix
 from nrp_onnx.predictor.search import SearchImages
 from nrp_onnx.predictor.search_space import SearchSpace
 from nrp_onnx.predictor.trials import TrialRecord
@@ -99,11 +99,6 @@ class FoldPlan:
     @property
     def headline(self) -> str:
         """The predictor whose error is the NRP-error."""
-        return self.mixture + CALIBRATED if self.space.calibrate else self.mixture
-
-    @property
-    def mixture(self) -> str:
-        """The network with what stands beside it; the network alone without mixing."""
         return f"nrp+{self.path_name}" if self.space.mixes else "nrp"
 
     @property
@@ -368,27 +363,25 @@ def _predict(
     if prepared.root is not None:
         network = Rates(prepared.unroot(network.predicted), prepared.unroot(network.held_out))
     found = {"nrp": network.predicted}
-    mixture = Mixture.of_network(network, recorded)
+    if space.calibrate:
+        found["nrp" + CALIBRATED] = calibrate([network], recorded)
+    share, path_share = np.ones(n_sites), np.zeros(n_sites)
     if space.mixes:
         path = Rates(np.zeros_like(network.predicted), np.zeros_like(recorded))
         if prepared.path is not None:
             path = prepared.rates[plan.path_name][0]
         mixture = mix(space.linear_shares, network, path, recorded, plan.sites_of_regions)
-        found[plan.mixture] = mixture.rates.predicted
-    line = Line.none(n_sites)
-    if space.calibrate:
-        found["nrp" + CALIBRATED] = calibrate([network], recorded)
-        line = mixture.line
-        found[plan.mixture + CALIBRATED] = line(mixture.rates.predicted)
-    share, path_share = mixture.share, mixture.path_share
+        share, path_share = mixture.share, mixture.path_share
+        found[plan.headline] = mixture.rates.predicted
+        if space.calibrate:
+            found[plan.headline + CALIBRATED] = mixture.line(mixture.rates.predicted)
     predictor = NrpPredictor(
         layers=heads.layers,
         heads=heads.heads,
         root=prepared.root,
         path=prepared.path if path_share.any() else None,
-        weight=line.slope * share,
-        path_weight=line.slope * path_share,
-        constant=line.intercept,
+        weight=share,
+        path_weight=path_share,
     )
     first = [int(sites[0]) for sites in plan.sites_of_regions]
     shares = {

@@ -351,8 +351,6 @@ def export(
             {name: asdict(region.nrp_error) for name, region in measured.regions.items()},
             fits.scales[test[0]],
             _units(plan, recordings),
-            extracted.folds[0].train,
-            fits.headline,
         )
         difference = check_exported_head(
             folder,

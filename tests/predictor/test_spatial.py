@@ -201,7 +201,7 @@ def test_a_spatial_head_is_its_formula(mask: str) -> None:
     inputs = [rng.standard_normal((7, 6, 4)), rng.standard_normal((7, 1, 6))]
     state = {name: value.double().numpy() for name, value in head.state.items()}
     expected = np.repeat(state["out.bias"], 7, axis=0)
-    places: list[list[tuple[float, float]]] = [
+    places = [
         [(0.5, 1 / 3), (0.5, 1), (0.5, 5 / 3), (1.5, 1 / 3), (1.5, 1), (1.5, 5 / 3)],
         [(1, 1)],
     ]
@@ -228,7 +228,7 @@ def test_a_spatial_head_is_its_formula(mask: str) -> None:
 
 
 @pytest.mark.parametrize("root", [False, True])
-def test_the_exported_head_gives_the_mixed_and_calibrated_rates(root: bool) -> None:
+def test_the_exported_head_gives_the_mixed_rates(root: bool) -> None:
     """A map, tokens with a class token and a layer without places, in ONNX Runtime."""
     layers = _layers()
     bases = _bases(layers)
@@ -243,9 +243,9 @@ def test_the_exported_head_gives_the_mixed_and_calibrated_rates(root: bool) -> N
     n_seen = [min(basis.coordinates.shape[2], 6) for basis in bases]
     head = _random_head(grids, n_seen, "free")
     offset, scale = np.array([3.0, 4.0, 5.0]), np.array([1.0, 2.0, 0.5])
-    weight, path_weight, constant = rng.random((3, 3))
+    weight, path_weight = rng.random((2, 3))
     turned = SquareRoot(np.array([1.5, 2.0, 2.2]), np.array([0.4, 0.5, 0.3])) if root else None
-    predictor = NrpPredictor((0, 1, 2), (head, head), turned, path, weight, path_weight, constant)
+    predictor = NrpPredictor((0, 1, 2), (head, head), turned, path, weight, path_weight)
     activations = [layer.activations for layer in layers]
     spans = [fit_basis(read_span(x), TRAIN, 2) for x in activations]
     folded = fold_head(predictor, spans, bases, activations, offset, scale)
@@ -255,7 +255,7 @@ def test_the_exported_head_gives_the_mixed_and_calibrated_rates(root: bool) -> N
     if turned is not None:
         counts = np.maximum(network * turned.scale + turned.offset, 0) ** 2
         network = (counts - offset) / scale
-    z = weight * network + path_weight * curved.rates + constant
+    z = weight * network + path_weight * curved.rates
     expected = z * scale + offset
     x = [layer.read(NEW) for layer in activations]
     np.testing.assert_allclose(folded.rates(x), expected, atol=1e-4)
