@@ -104,7 +104,7 @@ def test_the_lines_of_the_readme_run(
     exec(lines, names)
     assert names["rates"].shape == (1, len(names["predictor"].sites))
     assert names["activations"].shape == (40, 8, 4, 4)
-    assert len(pd.read_csv("predictors.csv")) == 5
+    assert len(pd.read_csv("predictors.csv")) == 6
     assert "NRP-error" in Path("run_a.html").read_text()
     assert names["run"].folder == Path("runs/a")
     assert nrp.open_run("runs/b").nrp_error == names["other"].nrp_error

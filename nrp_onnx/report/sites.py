@@ -16,7 +16,7 @@ from nrp_onnx.files import whole_file
 from nrp_onnx.recordings import Recordings
 from nrp_onnx.scoring.run import FinishedRun, read_run
 from nrp_onnx.scoring.run_folder import SITES_FILE, THUMBNAILS_FILE
-from nrp_onnx.statistics import pearson_r
+from nrp_onnx.statistics import pearson_r_of_sites
 
 _IMAGES_A_SITE = 3
 _NUMBERS = ("reliability", "rf_x", "rf_y", "rf_width")
@@ -51,16 +51,9 @@ def site_errors(run: FinishedRun, predictor: str) -> np.ndarray:
 
 
 def site_correlations(run: FinishedRun, predictor: str) -> np.ndarray:
-    """Pearson's r of each site, within each fold and averaged over folds, float64 (n_sites,).
-
-    Within folds, as each has a predictor of its own. NaN where a predictor or site is constant.
-    """
-    per_fold = [
-        pearson_r(run.predictions[predictor][run.fold == number], run.recorded[run.fold == number])
-        for number in np.unique(run.fold)
-    ]
-    correlations: np.ndarray = np.mean(per_fold, axis=0)
-    return correlations
+    """Pearson's r of each site, float64 (n_sites,): `nrp_onnx.statistics.pearson_r_of_sites`."""
+    folds = [np.flatnonzero(run.fold == number) for number in np.unique(run.fold)]
+    return pearson_r_of_sites(run.predictions[predictor], run.recorded, folds)
 
 
 def site_columns(run: FinishedRun) -> dict[str, np.ndarray]:

@@ -98,8 +98,9 @@ def write_csv(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
 def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in record.items():
-        if key == "ci95":
-            flat["low"], flat["high"] = value
+        if key.endswith("ci95") and value is not None:
+            before = key.removesuffix("ci95")
+            flat[f"{before}low"], flat[f"{before}high"] = value
         elif isinstance(value, Mapping):
             inner = _flat(value).items()
             flat |= {name if key == "regions" else f"{key}_{name}": found for name, found in inner}
