@@ -201,7 +201,7 @@ def test_a_spatial_head_is_its_formula(mask: str) -> None:
     inputs = [rng.standard_normal((7, 6, 4)), rng.standard_normal((7, 1, 6))]
     state = {name: value.double().numpy() for name, value in head.state.items()}
     expected = np.repeat(state["out.bias"], 7, axis=0)
-    places = [
+    places: list[list[tuple[float, float]]] = [
         [(0.5, 1 / 3), (0.5, 1), (0.5, 5 / 3), (1.5, 1 / 3), (1.5, 1), (1.5, 5 / 3)],
         [(1, 1)],
     ]

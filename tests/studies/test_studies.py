@@ -275,7 +275,7 @@ def test_study_of_layers(model_path: Path, two_regions: Path, tmp_path: Path) ->
             assert found["pls"]["ci95"] == predictors["pls"]["mae_ci95"]
     errors = {of["regions"]["V4"]["ridge"]["mae"] for of in study["layers"]}
     assert len(errors) == 3
-    _check_figure(out, "layers", "SIMULATED", "V4", "IT", "ridge", "PLS-25", "NRP network", "5")
+    _check_figure(out, "layers", "SIMULATED", "V4", "IT", "ridge", "PLS-25", "NRP + ridge", "5")
 
 
 @pytest.mark.slow
