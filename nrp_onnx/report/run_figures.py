@@ -22,6 +22,7 @@ from nrp_onnx.report.words import (
     of_calibrated,
     predictor_name,
     uncalibrated,
+    wrapped,
 )
 from nrp_onnx.scoring.run import FinishedRun
 from nrp_onnx.statistics import Interval
@@ -67,14 +68,16 @@ def difference_figure(run: FinishedRun, region: str) -> NamedFigure | None:
     comparisons, own = run.regions[region].comparisons, predictor_name(run.headline)
     if not comparisons:
         return None
-    names = list(comparisons)
+    # A calibrated headline beside calibrated ones, and one as it is beside those as they are.
+    is_calibrated = run.headline != uncalibrated(run.headline)
+    names = [name for name in comparisons if (name != uncalibrated(name)) == is_calibrated]
     with panel(0.95 + 0.3 * len(names), simulated=is_simulated(run)) as axes:
         axes.axvline(0, color=MUTED, linewidth=1.2)
         for row, name in enumerate(names):
             paired = comparisons[name]
             _interval(axes, row, paired.difference, paired.ci95, HEAD)
         _rows(axes, names)
-        axes.set_xlabel(f"its error less the other's ({error_units(run)})")
+        axes.set_xlabel(wrapped(f"its error less the other's ({error_units(run)})"))
         set_title(axes, f"{region}: {own} against each other")
         axes.text(0.0, 1.01, "◂ it errs less", transform=axes.transAxes, fontsize=8, color=MUTED)
         axes.text(1.0, 1.01, "it errs more ▸", transform=axes.transAxes, fontsize=8, color=MUTED, ha="right")  # fmt: skip
@@ -160,8 +163,9 @@ def sites_figure(run: FinishedRun, region: str) -> NamedFigure | None:
         axes.plot([low, high], [low, high], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
         axes.plot(x, y, "o", color=HEAD, alpha=0.6, markersize=4.5, markeredgewidth=0)
         axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
-        axes.set_xlabel(f"error with {predictor_name(best)} ({error_units(run)})", color=BASELINE)
-        axes.set_ylabel(f"error with {own} ({error_units(run)})", color=HEAD)
+        other = f"error with {predictor_name(best)} ({error_units(run)})"
+        axes.set_xlabel(wrapped(other), color=BASELINE)
+        axes.set_ylabel(wrapped(f"error with {own} ({error_units(run)})"), color=HEAD)
         set_title(axes, f"{region}: less error at {wins} of {n} sites")
     return NamedFigure(
         f"sites-{region}",

@@ -9,7 +9,7 @@ from matplotlib.collections import EllipseCollection
 
 from nrp_onnx.report.sites import site_columns, site_errors
 from nrp_onnx.report.style import DENSITY, HEAD, MUTED, NamedFigure, panel, set_title
-from nrp_onnx.report.words import error_units, is_simulated, predictor_name
+from nrp_onnx.report.words import error_units, is_simulated, predictor_name, wrapped
 from nrp_onnx.scoring.run import FinishedRun
 
 NO_FIELDS = "Receptive fields are not drawn: sites.csv of this run has no columns rf_x and rf_y."
@@ -45,7 +45,9 @@ def reliability_figure(run: FinishedRun, region: str) -> NamedFigure | None:
     errors = site_errors(run, run.headline)[run.sites_of(region)]
     with panel(4.0, simulated=is_simulated(run)) as axes:
         draw_reliability(axes, reliability, errors)
-        axes.set_ylabel(f"error with the {predictor_name(run.headline)} ({error_units(run)})")
+        axes.set_ylabel(
+            wrapped(f"error with the {predictor_name(run.headline)} ({error_units(run)})")
+        )
         set_title(axes, f"{region}: error against reliability")
     return NamedFigure(
         f"reliability-{region}",

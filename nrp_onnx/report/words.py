@@ -1,5 +1,6 @@
 """What runs, predictors and scores are called where people read them."""
 
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -169,3 +170,12 @@ def _against_the_best(found: RegionScore, headline: str) -> str:
     if low > 0:
         return f"{own} does worse than {words}{wins}."
     return f"{own} is not shown to differ from {words}: the interval of their difference holds 0."
+
+
+#: Characters of a line of an axis' label: more would run out of a figure of half a page.
+_LABEL = 34
+
+
+def wrapped(label: str) -> str:
+    """The label of an axis on as many lines as it needs."""
+    return textwrap.fill(label, _LABEL)
