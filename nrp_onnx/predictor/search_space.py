@@ -28,7 +28,7 @@ class SearchSpace:
             in all that the training images span.
         members: so many heads of the chosen configuration are trained on all training images and
             averaged; 0: the head of least validation error is taken as it is.
-        linear_shares: which shares of the linear path (ridge regression) are tried; where there are any
+        linear_shares: which shares of ridge, or of masked kernel ridge, are tried; where there are any
             over 0, so are shares of the mean response.
         masks: of spatial heads, see `nrp_onnx.predictor.readouts.spatial.MASKS`; empty: dense heads, as
             in the paper. Spatial heads have no NRP-L2: the second of each pair of sizes is 0.
@@ -38,8 +38,8 @@ class SearchSpace:
             is left out once, for validation.
         calibrate: whether each predictor may also predict square roots of counts, and is calibrated a
             site on held-out rates of training images; see `nrp_onnx.predictor.calibration`.
-        masked: whether masked ridge and masked kernel ridge are fitted; the linear path is then the
-            masked ridge.
+        masked: whether masked ridge and masked kernel ridge are fitted; the latter then stands beside the
+            network in place of ridge.
         kernel_ridge: whether kernel ridge is one of the baselines; it takes as long as all others
             together.
     """
@@ -114,7 +114,7 @@ class SearchSpace:
 
     @property
     def mixes(self) -> bool:
-        """Whether the network may be mixed with a linear path."""
+        """Whether the network may be mixed with what stands beside it."""
         return any(self.linear_shares)
 
     def next_layer_sets(self, n_layers: int, errors: Mapping[LayerSet, float]) -> list[LayerSet]:
