@@ -268,3 +268,30 @@ def test_the_exported_head_gives_the_mixed_rates(root: bool) -> None:
     session = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
     (rates,) = session.run(None, {f"layer{i}": values for i, values in enumerate(x)})
     np.testing.assert_allclose(rates, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("is_local", [True, False])
+def test_masks_help_where_sites_are_local_and_cost_nothing_where_they_are_not(
+    is_local: bool,
+) -> None:
+    """Held-out errors of masked ridge less those of ridge on the same coordinates, paired by image."""
+    layer, y, _ = _local_sites(400, 20)
+    train, new = np.arange(320), np.arange(320, 400)
+    if not is_local:
+        rng = np.random.default_rng(6)
+        x = layer.activations.read(np.arange(400)).astype(np.float64)
+        drive = x @ rng.standard_normal((x.shape[1], 20)) / np.sqrt(x.shape[1])
+        y = drive + 0.3 * rng.standard_normal(drive.shape)
+    bases = [fit_channels(layer, train, 8, 8)]
+    views = choose_views(bases, y[train], train)
+    everywhere = [View(0, (1.0,))] * 20
+    errors = []
+    for chosen in (views, everywhere):
+        linear, _ = fit_masked(bases, chosen, y[train], train, new, arc_cosine)
+        errors.append(np.abs(linear.rates - y[new]).mean(axis=1))
+    paired = errors[0] - errors[1]
+    spread = 2 * paired.std(ddof=1) / np.sqrt(len(new))
+    if is_local:
+        assert paired.mean() + spread < 0
+    else:
+        assert paired.mean() - spread <= 0
