@@ -67,21 +67,24 @@ def fit_channels(layer: SeenLayer, train: np.ndarray, most: int, most_without: i
     sample = (sample - sample.mean(axis=0, dtype=np.float64).astype(np.float32)).reshape(
         -1, grid.channels
     )
-    variances, directions = _components(sample, most)
+    # Squares of very large activations would be no float32 numbers.
+    largest = np.float32(np.abs(sample).max()) or np.float32(1)
+    variances, directions = _components(sample / largest, most)
     scaled = directions * variances ** ((_POWER - 1) / 2)
     coordinates = np.empty((n, grid.n_positions, scaled.shape[1]), np.float32)
     mean = np.zeros(n_features)
     is_train = np.zeros(n, bool)
     is_train[train] = True
     for places, rows in layer.activations.blocks():
-        coordinates[places] = grid.by_position(rows) @ scaled.astype(np.float32)
+        coordinates[places] = grid.by_position(rows / largest) @ scaled.astype(np.float32)
         mean += rows[is_train[places]].sum(axis=0, dtype=np.float64)
     mean /= len(train)
     coordinates -= coordinates[train].mean(axis=0, dtype=np.float64).astype(np.float32)
     lengths = np.square(coordinates[train], dtype=np.float64).sum(axis=2).mean(axis=0)
     size = float(np.sqrt(lengths.mean() / scaled.shape[1])) or 1.0
     coordinates /= np.float32(size)
-    return ChannelBasis(coordinates, mean, scaled / size, grid, lengths / size**2)
+    directions = scaled / size / float(largest)
+    return ChannelBasis(coordinates, mean, directions, grid, lengths / size**2)
 
 
 def _components(sample: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
