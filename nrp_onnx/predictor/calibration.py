@@ -61,11 +61,6 @@ class Line:
         rates: np.ndarray = self.intercept + self.slope * predicted
         return rates
 
-    @classmethod
-    def none(cls, n_sites: int) -> "Line":
-        """The line that changes nothing."""
-        return cls(np.zeros(n_sites), np.ones(n_sites))
-
 
 def fit_lines(held_out: np.ndarray, recorded: np.ndarray) -> Line:
     """The line of least absolute deviations at each site, by reweighted least squares.

@@ -109,7 +109,9 @@ def squared_weights(basis: ChannelBasis, place: int, views: Sequence[View]) -> n
     for mask in {view.mask for view in views}:
         field = MASKS[mask]
         squares = np.ones(n) if field is None or n == 1 else field.weights(basis.grid) ** 2
-        of_masks[mask] = squares / (squares @ basis.lengths)
+        # A layer whose sampled positions are all alike counts nothing.
+        length = float(squares @ basis.lengths)
+        of_masks[mask] = squares / length if length > 0 else np.zeros(n)
     return np.stack([of_masks[view.mask] * view.layers[place] for view in views])
 
 

@@ -155,7 +155,8 @@ class FoldFit:
         predictions_by_seed: of the headline predictor, by each seed.
         scale: (n_sites,), by which errors are divided to be in score units.
         n_directions: of each layer, in how many directions the training images differ.
-        best: the chosen head, without its curves, and the shares of the mixture.
+        best: the chosen head, without its curves; the shares of the mixture; whether square roots of
+            the rates were predicted.
         fields: see `PreparedFold`.
         fitted: of the first fold; None of the others, which are not exported.
     """
@@ -214,7 +215,7 @@ def prepare_fold(
         targets=targets,
         root=root,
         bases=bases,
-        channels=_channels(plan, train, is_differing),
+        channels=_channels(plan, train),
         rates={},
         path=baselines.ridge.first_sites(n_sites) if baselines.ridge else None,
         fields=None,
@@ -232,9 +233,7 @@ def prepare_fold(
     return _with_masked(prepared, seen, views, linear, curved)
 
 
-def _channels(
-    plan: FoldPlan, train: np.ndarray, is_differing: Sequence[bool]
-) -> list[ChannelBasis]:
+def _channels(plan: FoldPlan, train: np.ndarray) -> list[ChannelBasis]:
     space = plan.space
     if not (space.masks or space.masked) or not plan.seen:
         return []
@@ -313,7 +312,11 @@ def fit_fold(
         predictions_by_seed=[prepared.restore(rates) for rates in by_seed],
         scale=scaling.scale if plan.normalise == "zscore" else 1.0,
         n_directions=[basis.n_directions for basis in prepared.bases],
-        best={**_without_curves(record.row(number, heads.best)), "shares": shares},
+        best={
+            **_without_curves(record.row(number, heads.best)),
+            "shares": shares,
+            "square_roots": prepared.root is not None,
+        },
         fields=prepared.fields,
         fitted=FittedFold(
             predictor,
