@@ -292,6 +292,12 @@ def fit(inputs: Inputs, plan: Plan, extracted: Extracted, folder: Path) -> Fitte
             "no layer keeps places in the image (a vector, or pooled to one): heads are dense, as in "
             "the paper, and there is no masked ridge"
         )
+    if inputs.space.calibrate:
+        rooted = sum(bool(best["square_roots"]) for best in fits.best)
+        inputs.notes.say(
+            f"square roots of the rates are predicted, and turned back, in {rooted} of "
+            f"{len(fits.best)} folds: where no training response is negative"
+        )
     for note in notes_on_layers(fits.n_directions):
         inputs.notes.say(note)
     differing = [span for span, n in zip(spans, fits.n_directions.values(), strict=True) if n]

@@ -54,6 +54,9 @@ def test_every_predictor_has_a_calibrated_twin_and_the_headline_says_what_it_is(
     shares = result["regions"]["V4"]["shares"]
     assert shares["masked_kernel"] == 0.5
     assert sum(shares.values()) == pytest.approx(1)
+    # The recorded rates go below 0, so that they have no square roots.
+    assert [best["square_roots"] for best in result["search"]["best"]] == [False, False]
+    assert any("turned back, in 0 of 2 folds" in note for note in result["notes"])
     table = pd.read_parquet(run_folder / "predictions.parquet")
     recorded, mean = (np.stack(table[name].to_list()) for name in ("recorded", "mean_calibrated"))
     # A predictor that says the same of all images is calibrated to the median.
