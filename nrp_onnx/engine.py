@@ -117,10 +117,10 @@ class RayEngine:
         ray = self._ray
         waiting.reverse()
         try:
+            # A task that has ended, by an error too, is not to be cancelled below: Ray aborts the
+            # process where a task is cancelled while its answer is being taken in.
             while waiting:
-                result = ray.get(waiting[-1])
-                waiting.pop()
-                yield result
+                yield ray.get(waiting.pop())
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, NrpOnnxError | OSError):
                 raise error.cause from None
@@ -138,8 +138,10 @@ class RayEngine:
                 fix="Look at `ray status`, and run this again: what is finished is kept.",
             ) from None
         finally:
-            for task in waiting:
-                ray.cancel(task, force=True)
+            if waiting:
+                _, unfinished = ray.wait(waiting, num_returns=len(waiting), timeout=0)
+                for task in unfinished:
+                    ray.cancel(task, force=True)
 
 
 def open_engine(name: str, address: str | None = None) -> Engine:
