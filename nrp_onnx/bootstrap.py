@@ -48,13 +48,43 @@ def bootstrap_means(
         return means
     n_images, n_sites = values.shape
     images, sites = _drawn(seed, n_images, n_sites, n_resamples, levels)
+    return _means(values, images, sites)
+
+
+def bootstrap_drops(
+    values: np.ndarray,
+    others: np.ndarray,
+    seed: int,
+    n_resamples: int = N_RESAMPLES,
+    levels: Levels = (),
+) -> np.ndarray:
+    """Means of other images less those of the first: float64 array (n_resamples,).
+
+    The images of both are drawn apart, as they are different ones; the sites are the same.
+
+    Args:
+        values, others: float arrays (n_images, n_sites), of the same sites; NaN = not recorded.
+        levels: as in `bootstrap_means`.
+    """
+    rng = np.random.default_rng([seed, len(others)])
+    first, second = (_draws(rng, len(some), n_resamples) for some in (values, others))
+    if levels:
+        sites = _drawn_in_groups(seed, levels, n_resamples)
+    else:
+        sites = _draws(rng, values.shape[1], n_resamples)
+    drops: np.ndarray = _means(others, second, sites) - _means(values, first, sites)
+    return drops
+
+
+def _means(values: np.ndarray, images: np.ndarray, sites: np.ndarray) -> np.ndarray:
+    """Means of resamples that hold images and sites so often; NaN where nothing is recorded."""
     there = ~np.isnan(values)
     sums = ((images @ np.where(there, values, 0)) * sites).sum(axis=1)
     if there.all():  # every value of a resample counts
-        counts = n_images * sites.sum(axis=1)
+        counts = len(values) * sites.sum(axis=1)
     else:
         counts = ((images @ there.astype(np.float64)) * sites).sum(axis=1)
-    means = np.full(n_resamples, np.nan)
+    means = np.full(len(images), np.nan)
     np.divide(sums, counts, out=means, where=counts > 0)
     return means
 

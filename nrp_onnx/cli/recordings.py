@@ -69,7 +69,15 @@ def _in_words(value: Any) -> str:
 
 def _in_brief(value: Any) -> str:
     """A fact inside another: of the classes of a label only their number."""
-    return f"{value['n_classes']} classes" if isinstance(value, dict) else _in_words(value)
+    if not isinstance(value, dict):
+        return _in_words(value)
+    if "n_classes" in value:
+        return f"{value['n_classes']} classes"
+    # The parts of a split.
+    return " and ".join(
+        f"{part} of {facts['n_stimuli']:,} stimuli ({facts['repetitions']:g} repetitions)"
+        for part, facts in value.items()
+    )
 
 
 _WIDTH = 80

@@ -56,9 +56,21 @@ def score_command(
         typer.Option(help="default, quick, paper, thorough, or a YAML or JSON file."),
     ] = "default",
     protocol: Annotated[
-        str, typer.Option(help="k-fold, or paper: a single fifth of the images is held out.")
-    ] = "k-fold",
-    folds: Annotated[int, typer.Option(help="Outer folds over the images, for k-fold.")] = 5,
+        str | None,
+        typer.Option(
+            help="k-fold; paper: a single fifth of the images is held out; split: a fixed split of "
+            "the recordings. [default: split where they have one, else k-fold]"
+        ),
+    ] = None,
+    folds: Annotated[
+        int | None, typer.Option(help="Outer folds over the images, for k-fold. [default: 5]")
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="A fixed split of the recordings, by name. [default: default, or the only one]"
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of folds, weights and bootstrap.")] = 0,
     seeds: Annotated[
         int,
@@ -99,6 +111,7 @@ def score_command(
         search=search,
         protocol=protocol,
         folds=folds,
+        split=split,
         seed=seed,
         seeds=seeds,
         device=device,

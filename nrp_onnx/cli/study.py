@@ -23,8 +23,9 @@ Preprocess = Annotated[str | None, typer.Option(help="As in `score`.")]
 Region = Annotated[list[str] | None, typer.Option(help="Only this region; may be repeated.")]
 Normalise = Annotated[str | None, typer.Option(help="As in `score`.")]
 Search = Annotated[str, typer.Option(help="As in `score`.")]
-Protocol = Annotated[str, typer.Option(help="As in `score`.")]
-Folds = Annotated[int, typer.Option(help="As in `score`.")]
+Protocol = Annotated[str | None, typer.Option(help="As in `score`.")]
+Folds = Annotated[int | None, typer.Option(help="As in `score`.")]
+Split = Annotated[str | None, typer.Option(help="As in `score`.")]
 Seed = Annotated[int, typer.Option(help="Of folds, weights, bootstrap and random pruning.")]
 Device = Annotated[str, typer.Option(help="As in `score`.")]
 Engine = Annotated[str, typer.Option(help="As in `score`; models are tasks.")]
@@ -83,8 +84,9 @@ def table1_command(
     region: Region = None,
     normalise: Normalise = None,
     search: Search = "default",
-    protocol: Protocol = "k-fold",
-    folds: Folds = 5,
+    protocol: Protocol = None,
+    folds: Folds = None,
+    split: Split = None,
     seed: Seed = 0,
     device: Device = "auto",
     engine: Engine = "local",
@@ -117,8 +119,9 @@ def layers_command(
     region: Region = None,
     normalise: Normalise = None,
     search: Search = "default",
-    protocol: Protocol = "k-fold",
-    folds: Folds = 5,
+    protocol: Protocol = None,
+    folds: Folds = None,
+    split: Split = None,
     seed: Seed = 0,
     device: Device = "auto",
     engine: Engine = "local",
@@ -172,8 +175,9 @@ def pruning_command(
     region: Region = None,
     normalise: Normalise = None,
     search: Search = "default",
-    protocol: Protocol = "k-fold",
-    folds: Folds = 5,
+    protocol: Protocol = None,
+    folds: Folds = None,
+    split: Split = None,
     seed: Seed = 0,
     device: Device = "auto",
     engine: Engine = "local",
@@ -230,8 +234,9 @@ def robustness_command(
     region: Region = None,
     normalise: Normalise = None,
     search: Search = "default",
-    protocol: Protocol = "k-fold",
-    folds: Folds = 5,
+    protocol: Protocol = None,
+    folds: Folds = None,
+    split: Split = None,
     seed: Seed = 0,
     device: Device = "auto",
     overwrite: Overwrite = False,
@@ -306,8 +311,9 @@ def arena_command(
     region: Region = None,
     normalise: Normalise = None,
     search: Search = "default",
-    protocol: Protocol = "k-fold",
-    folds: Folds = 5,
+    protocol: Protocol = None,
+    folds: Folds = None,
+    split: Split = None,
     seed: Seed = 0,
     device: Device = "auto",
     engine: Engine = "local",

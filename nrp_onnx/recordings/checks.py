@@ -8,6 +8,7 @@ from typing import NoReturn
 import numpy as np
 
 from nrp_onnx.errors import RecordingsError
+from nrp_onnx.recordings.fixed_splits import COLUMN, problems_of_column, problems_of_split
 from nrp_onnx.recordings.recordings import Recordings
 
 #: Sites with responses to fewer images are likely to have none in the training part of a fold.
@@ -80,6 +81,24 @@ def check_recordings(recordings: Recordings, sources: Sources, report: Report) -
     check_unique(recordings.stimulus_ids, "stimulus_id", sources.stimuli, report)
     check_sites(recordings.site_ids, recordings.regions, sources.sites, report)
     check_responses(recordings, sources.responses, report)
+    check_splits(recordings, sources.stimuli, sources.stimuli, report)
+
+
+def check_splits(
+    recordings: Recordings, of_column: object, of_file: object, report: Report
+) -> None:
+    """Report fixed splits that cannot be scored.
+
+    Args:
+        of_column, of_file: what an error is to name for the column of stimuli.csv, for splits.json.
+    """
+    for problem in problems_of_column(recordings.stimulus_labels.get(COLUMN, ()), of_column):
+        report(problem)
+    known = set(recordings.stimulus_ids)
+    for name, split in recordings.splits.items():
+        where = of_file if name in recordings.named_splits else of_column
+        for problem in problems_of_split(name, split, known, where):
+            report(problem)
 
 
 def _check_presentations(recordings: Recordings, where: object, report: Report) -> None:

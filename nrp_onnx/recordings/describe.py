@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from nrp_onnx.notes import Notes
+from nrp_onnx.recordings.fixed_splits import PARTS, FixedSplit
 from nrp_onnx.recordings.folder import FACTS
 from nrp_onnx.recordings.image_files import image_size
 from nrp_onnx.recordings.open import simulated_folder
@@ -53,10 +54,23 @@ def describe_recordings(recordings: Recordings) -> dict[str, Any]:
         "missing_share": float(np.isnan(recordings.responses).mean()),
         "reliability": _reliability(recordings),
         "labels": {name: _classes(values) for name, values in recordings.stimulus_labels.items()},
+        "splits": {name: _parts(recordings, split) for name, split in recordings.splits.items()},
         "stratify_on": label if label in recordings.stimulus_labels else None,
         "licence": recordings.licence,
         "citation": recordings.citation,
         "fingerprint": recordings.fingerprint,
+    }
+
+
+def _parts(recordings: Recordings, split: FixedSplit) -> dict[str, Any]:
+    """Of each part of a split its number of stimuli, and how often a site was recorded for one."""
+    counts = np.median(recordings.repetition_counts(), axis=1)
+    place_of = {name: place for place, name in enumerate(recordings.stimulus_ids)}
+    parts = {part: [place_of[x] for x in getattr(split, part)] for part in PARTS}
+    return {
+        part: {"n_stimuli": len(places), "repetitions": float(np.median(counts[places]))}
+        for part, places in parts.items()
+        if places
     }
 
 

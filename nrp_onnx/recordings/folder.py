@@ -1,10 +1,11 @@
 """The folder format of recordings: read, written, and checked as a whole.
 
 stimuli/             images
-stimuli.csv          stimulus_id, filename (inside stimuli/), any labels
+stimuli.csv          stimulus_id, filename (inside stimuli/), any labels; split: train, test or ood
 sites.csv            site_id, region, any labels
 responses.parquet    stimulus_id, repetition, responses: a list of float32, one a site
 recordings.json      name, units, normalised, simulated, ...
+splits.json          further fixed splits by name, where there are any
 noise_free.parquet   stimulus_id, rates: the truth of a simulation, where there is one
 """
 
@@ -25,12 +26,14 @@ from nrp_onnx.recordings.checks import (
     check_recordings,
     check_responses,
     check_sites,
+    check_splits,
     check_unique,
     few_responses,
     raise_problem,
     some,
 )
 from nrp_onnx.recordings.facts import read_facts, write_facts
+from nrp_onnx.recordings.fixed_splits import SPLITS, FixedSplit, read_splits, write_splits
 from nrp_onnx.recordings.image_files import check_image, leaves_folder
 from nrp_onnx.recordings.recordings import Recordings
 from nrp_onnx.recordings.rows import read_rows, write_rows
@@ -121,6 +124,8 @@ def write_tables(recordings: Recordings, filenames: Sequence[str], folder: Path)
             ("rates", recordings.noise_free),
             recordings.site_ids,
         )
+    if recordings.named_splits:
+        write_splits(folder / SPLITS, recordings.named_splits)
     write_facts(folder / FACTS, recordings)
 
 
@@ -170,10 +175,20 @@ def read_folder(folder: Path, report: Report) -> Recordings | None:
         presentation_stimulus=places,
         repetition=np.array(rows[0]["repetition"], np.int32),
         noise_free=noise_free,
+        named_splits=_read_splits(folder / SPLITS, report),
         **facts,
     )
     check_responses(recordings, path, report)
+    check_splits(recordings, folder / STIMULI, folder / SPLITS, report)
     return recordings
+
+
+def _read_splits(path: Path, report: Report) -> dict[str, FixedSplit]:
+    try:
+        return read_splits(path)
+    except RecordingsError as problem:
+        report(problem)
+        return {}
 
 
 def _check_filenames(stimuli: Table, folder: Path, report: Report) -> None:

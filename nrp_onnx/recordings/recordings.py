@@ -7,12 +7,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 import scipy.sparse
 from msgspec import Meta
 
 from nrp_onnx.errors import OptionError, RecordingsError
 from nrp_onnx.files import sha256_of_file, sha256_of_json
+from nrp_onnx.recordings.fixed_splits import COLUMN, DEFAULT, FixedSplit, split_of_column
 
 #: Of the visual field: what an image can fill.
 Degrees = Annotated[float, Meta(gt=0, le=180)]
@@ -60,6 +62,7 @@ class Recordings:
         noise_free: float32 array of shape (n_stimuli, n_sites), the true rates of a simulation.
         visual_degrees: that an image filled when it was shown, where known.
         stratify_on: the label of the stimuli that splits are stratified on; None: object_name.
+        named_splits: fixed splits by name, beside the one in the label ``split`` of the stimuli.
     """
 
     name: str
@@ -82,6 +85,7 @@ class Recordings:
     noise_free: np.ndarray | None = None
     visual_degrees: float | None = None
     stratify_on: str | None = None
+    named_splits: dict[str, FixedSplit] = field(default_factory=dict)
 
     @property
     def n_stimuli(self) -> int:
@@ -100,6 +104,14 @@ class Recordings:
     def stratification_label(self) -> str:
         """The label that splits are stratified on, where the stimuli have one of that name."""
         return self.stratify_on or STRATIFY_ON
+
+    @property
+    def splits(self) -> dict[str, FixedSplit]:
+        """All fixed splits by name; that of the label ``split`` is called ``default``."""
+        if COLUMN not in self.stimulus_labels:
+            return self.named_splits
+        of_column = split_of_column(self.stimulus_ids, self.stimulus_labels[COLUMN])
+        return {DEFAULT: of_column, **self.named_splits}
 
     def repetition_counts(self) -> np.ndarray:
         """How often each site was recorded for each stimulus: int64 array (n_stimuli, n_sites)."""
@@ -176,6 +188,7 @@ class Recordings:
             presentation_stimulus=places[self.presentation_stimulus[shown]],
             repetition=self.repetition[shown],
             noise_free=None if self.noise_free is None else self.noise_free[kept],
+            named_splits={key: split.without(names) for key, split in self.named_splits.items()},
         )
 
     @cached_property
@@ -224,5 +237,6 @@ class Recordings:
                 None if self.visual_degrees is None else float(self.visual_degrees),
                 self.stratify_on,
                 arrays.hexdigest(),
+                *([msgspec.to_builtins(self.named_splits)] if self.named_splits else []),
             ]
         )

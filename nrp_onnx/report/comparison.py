@@ -41,7 +41,8 @@ def differences_of_protocol(runs: list[FinishedRun]) -> list[str]:
 
 def _split(run: FinishedRun) -> tuple[object, ...]:
     protocol = run.result.protocol
-    return protocol.name, protocol.folds, protocol.stratified_on, protocol.seed
+    split = protocol.split and protocol.split.name
+    return protocol.name, split, protocol.folds, protocol.stratified_on, protocol.seed
 
 
 def _of_region(runs: list[FinishedRun], region: str) -> NamedFigure:

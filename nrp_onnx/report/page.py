@@ -17,6 +17,7 @@ from nrp_onnx.report.page_tables import (
     comparison_table,
     layers_table,
     model_facts,
+    ood_table,
     predictors_table,
     protocol_facts,
     provenance_facts,
@@ -126,6 +127,7 @@ def run_section(run: FinishedRun, prefix: str) -> tuple[dict[str, Any], list[Nam
             for region, found in run.regions.items()
         ],
         "table": predictors_table(run),
+        "ood_table": ood_table(run),
         "regions_table": regions_table(run),
         "score_figures": drawings(of_score, prefix),
         "site_figures": drawings(of_sites, prefix),

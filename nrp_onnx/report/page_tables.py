@@ -14,7 +14,7 @@ from nrp_onnx.report.words import (
     predictor_name,
     uncalibrated,
 )
-from nrp_onnx.scoring.result import PredictorScore, RegionScore
+from nrp_onnx.scoring.result import PredictorScore, Protocol, RegionScore
 from nrp_onnx.scoring.run import FinishedRun
 from nrp_onnx.statistics import Interval, PairedDifference
 
@@ -31,7 +31,7 @@ def protocol_facts(run: FinishedRun) -> Facts:
         "none": "rates as they were recorded",
     }
     facts = [
-        ("Split", f"{protocol.name}, {_count(protocol.folds, 'fold')} over the images"),
+        ("Split", _split_words(protocol)),
         ("Stratified on", stratified or "nothing"),
         ("Validation", f"{100 * protocol.validation_share:g} % of the training images, to choose and stop by"),
         ("Rates", scaling.get(protocol.normalise, protocol.normalise)),
@@ -41,6 +41,17 @@ def protocol_facts(run: FinishedRun) -> Facts:
         ("Exported", f"the head of fold {protocol.exported_fold}, in head.onnx, predictor.onnx and scorer.onnx"),
     ]  # fmt: skip
     return facts
+
+
+def _split_words(protocol: Protocol) -> str:
+    split = protocol.split
+    if split is None:
+        return f"{protocol.name}, {_count(protocol.folds, 'fold')} over the images"
+    ood = f", {split.n_ood:,} out of distribution" if split.n_ood else ""
+    return (
+        f"{split.name}, a fixed split of the recordings: {split.n_train:,} images train, "
+        f"{split.n_test:,} test{ood}"
+    )
 
 
 def recordings_facts(run: FinishedRun) -> Facts:
@@ -199,6 +210,37 @@ def predictors_table(run: FinishedRun) -> PageTable:
         * corrected
         + f" Less it: the error of {own} less that of the row, on the same images and sites."
         * compared
+    )
+    return PageTable(caption, headings, rows)
+
+
+def ood_table(run: FinishedRun) -> PageTable | None:
+    """Every predictor on the test images and on those out of distribution; None without such a split."""
+    split = run.result.protocol.split
+    if split is None or not any(found.ood for found in run.regions.values()):
+        return None
+    headings = [("Region", False), ("Predictor", False), ("Test (95 %)", True)]
+    headings += [("Out of distribution (95 %)", True), ("Drop (95 %)", True)]
+    headings += [("MSE", True), ("r", True)]
+    rows = []
+    for region, found in run.regions.items():
+        for name, numbers in (found.ood or {}).items():
+            test, strong = found.predictors[name], name == run.headline
+            rows.append(
+                [
+                    Cell(region, strong=strong),
+                    Cell(predictor_name(name), strong=strong),
+                    with_interval(test.mae, test.mae_ci95, strong=strong),
+                    with_interval(numbers.mae, numbers.mae_ci95, strong=strong),
+                    with_interval(numbers.drop, numbers.drop_ci95, "+.3f", strong=strong),
+                    number(numbers.mse),
+                    number(numbers.pearson_r),
+                ]
+            )
+    caption = (
+        f"Mean absolute error in {error_units(run)} on the {split.n_test:,} test images and on the "
+        f"{split.n_ood:,} that are out of distribution. Drop: the second less the first, over the same "
+        "sites. MSE, r: out of distribution."
     )
     return PageTable(caption, headings, rows)
 

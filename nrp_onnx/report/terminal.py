@@ -22,6 +22,8 @@ def _number(value: float | None) -> str:
 def _held_out(protocol: Protocol) -> str:
     if protocol.name == "paper":
         return "a single held-out fifth of the images"
+    if protocol.split is not None:
+        return f"the {protocol.split.n_test:,} test images of the split {protocol.split.name}"
     return f"{protocol.folds}-fold, held-out images"
 
 
@@ -78,6 +80,7 @@ def score_table(result: Result) -> Table:
                 style="bold" if uncalibrated(name) == uncalibrated(result.headline) else None,
             )
         _add_limits(table, found, some_calibrated)
+        _add_ood(table, result, found, some_calibrated)
         table.add_section()
     table.add_row("all", "NRP-error", _number(result.nrp_error), style="bold")
     return table
@@ -93,6 +96,27 @@ def _add_limits(table: Table, found: RegionScore, some_calibrated: bool) -> None
     if brainscore is not None:
         score = f"Brain-Score {_number(brainscore.score)}"
         table.add_row("", score, "", *between, _number(brainscore.r), style="dim")
+
+
+def _add_ood(table: Table, result: Result, found: RegionScore, some_calibrated: bool) -> None:
+    """The headline predictor on the images that are out of distribution, and its drop."""
+    ood = (found.ood or {}).get(result.headline)
+    if ood is None:
+        return
+    low, high = ood.mae_ci95
+    table.add_row(
+        "",
+        "out of distribution",
+        _number(ood.mae),
+        f"{low:.3f} to {high:.3f}",
+        *([""] if some_calibrated else []),
+        _number(ood.mse),
+        "",
+        _number(ood.pearson_r),
+        "",
+        difference_with_interval(ood.drop, ood.drop_ci95),
+        "less the test",
+    )
 
 
 def layers_table(layers: list[Layer]) -> Table:

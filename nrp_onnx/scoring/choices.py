@@ -1,7 +1,7 @@
 """What is chosen for the user where an option is left open; each choice is said and recorded."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from nrp_onnx.backbone.choose_layers import select_layers
 from nrp_onnx.backbone.feature_graph import Feature, with_known_shapes
@@ -12,8 +12,13 @@ from nrp_onnx.backbone.reductions import choose_reductions
 from nrp_onnx.errors import OptionError
 from nrp_onnx.notes import Notes
 from nrp_onnx.recordings import Recordings
+from nrp_onnx.recordings.fixed_splits import DEFAULT
 from nrp_onnx.recordings.recordings import check_degrees
-from nrp_onnx.scoring.splits import Fold, held_out_split, outer_folds
+from nrp_onnx.scoring.splits import Fold, fixed_split, held_out_split, outer_folds
+
+PROTOCOLS = ("k-fold", "paper", "split")
+#: Of k-fold, where their number is left open.
+FOLDS = 5
 
 
 def choose_preprocessing(backbone: Backbone, choice: str | None, notes: Notes) -> Preprocessing:
@@ -122,16 +127,92 @@ def choose_normalisation(choice: str | None, recordings: Recordings, notes: Note
     return choice
 
 
-def choose_folds(protocol: str, recordings: Recordings, n_folds: int, seed: int) -> list[Fold]:
-    """The folds of a protocol: ``k-fold``, or ``paper``, a single held-out split.
+@dataclass(frozen=True)
+class Splitting:
+    """How images are held out.
+
+    Attributes:
+        protocol: ``k-fold``, ``paper`` or ``split``.
+        n_folds: of ``k-fold``; 1 of the others.
+        split: the name of the fixed split.
+    """
+
+    protocol: str
+    n_folds: int = 1
+    split: str | None = None
+
+    def folds(self, recordings: Recordings, seed: int) -> list[Fold]:
+        """The folds over the images.
+
+        Raises:
+            OptionError: if there are too few images.
+        """
+        if self.split is not None:
+            return fixed_split(recordings, recordings.splits[self.split], seed)
+        if self.protocol == "paper":
+            return held_out_split(recordings, seed)
+        return outer_folds(recordings, self.n_folds, seed)
+
+
+def choose_splitting(
+    protocol: str | None,
+    n_folds: int | None,
+    split: str | None,
+    recordings: Recordings,
+    notes: Notes,
+) -> Splitting:
+    """How images are held out: as asked, else a fixed split of the recordings, else five folds.
 
     Raises:
-        OptionError: for another protocol, or too few images.
+        OptionError: for a protocol or a split that does not exist, or options that contradict.
     """
-    if protocol == "k-fold":
-        return outer_folds(recordings, n_folds, seed)
-    if protocol == "paper":
-        return held_out_split(recordings, seed)
-    raise OptionError(
-        "no such protocol", where="--protocol", expected="k-fold or paper", found=repr(protocol)
-    )
+    if protocol not in (None, *PROTOCOLS):
+        raise OptionError(
+            "no such protocol",
+            where="--protocol",
+            expected=", ".join(PROTOCOLS),
+            found=repr(protocol),
+        )
+    if protocol is None:
+        fixed = split is not None or (n_folds is None and recordings.splits)
+        protocol = "split" if fixed else "k-fold"
+    if split is not None and protocol != "split":
+        raise OptionError(
+            "a fixed split has no folds",
+            where="--split",
+            expected="--split alone, or --protocol k-fold without it",
+            found=f"--protocol {protocol}",
+        )
+    if n_folds is not None and protocol != "k-fold":
+        raise OptionError(
+            "only k-fold has folds",
+            where="--folds",
+            expected="--folds alone, or --split or --protocol paper without it",
+            found=f"--folds {n_folds} with --protocol {protocol}",
+        )
+    if protocol != "split":
+        return Splitting(protocol, (n_folds or FOLDS) if protocol == "k-fold" else 1)
+    name = _choose_split(split, recordings)
+    chosen = recordings.splits[name]
+    counts = {"train": chosen.train, "test": chosen.test, "are out of distribution": chosen.ood}
+    counted = ", ".join(f"{len(ids):,} {what}" for what, ids in counts.items() if ids)
+    asked = "" if split else "; --folds 5 takes five folds over all images in its place"
+    notes.say(f"--split {name}: of {recordings.n_stimuli:,} images {counted}{asked}")
+    return Splitting(protocol, split=name)
+
+
+def _choose_split(name: str | None, recordings: Recordings) -> str:
+    known = recordings.splits
+    if name is None and DEFAULT in known:
+        return DEFAULT
+    if name is None and len(known) == 1:
+        return next(iter(known))
+    if name is None or name not in known:
+        raise OptionError(
+            "the recordings have no such split" if name else "which split is not said",
+            where="--split",
+            expected=" or ".join(known)
+            or "recordings with a column split in stimuli.csv, or splits.json",
+            found=repr(name) if name else f"{len(known)} splits",
+        )
+    return name

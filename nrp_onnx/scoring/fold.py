@@ -150,7 +150,7 @@ class FoldFit:
     """What came of a fold.
 
     Attributes:
-        predictions: of each predictor, float64 (n_test, n_sites), in recorded units; of those with
+        predictions: of each predictor, float64 (n_new, n_sites), in recorded units; of those with
             heads, from the first seed.
         predictions_by_seed: of the headline predictor, by each seed.
         scale: (n_sites,), by which errors are divided to be in score units.
@@ -195,7 +195,7 @@ def prepare_fold(
         layers: the span of the images in each layer, in the order of the stimuli.
         number: of the fold, from 0.
     """
-    space, train, test = plan.space, fold.train, fold.test
+    space, train, new = plan.space, fold.train, fold.new
     scaling = site_scaling(plan.rates[train], plan.normalise)
     targets = (plan.rates - scaling.offset) / scaling.scale
     root = SquareRoot.of(plan.rates[train]) if space.calibrate else None
@@ -207,7 +207,7 @@ def prepare_fold(
     if root is not None:
         variants.append(root.forward(plan.rates[train]))
     y, n_sites = np.hstack(variants), len(plan.regions)
-    baselines = fit_baselines(differing, y, train, test, space.kernel_ridge, space.calibrate)
+    baselines = fit_baselines(differing, y, train, new, space.kernel_ridge, space.calibrate)
     prepared = PreparedFold(
         number=number,
         fold=fold,
@@ -229,7 +229,7 @@ def prepare_fold(
         basis for basis, differs in zip(prepared.channels, is_differing, strict=True) if differs
     ]
     views = choose_views(seen, y, train, len(variants))
-    linear, curved = fit_masked(seen, views * len(variants), y, train, test, arc_cosine)
+    linear, curved = fit_masked(seen, views * len(variants), y, train, new, arc_cosine)
     return _with_masked(prepared, seen, views, linear, curved)
 
 
@@ -259,13 +259,13 @@ def _with_masked(
     curved: MaskedRidge,
 ) -> PreparedFold:
     """The fold with the masked fits; the kernel ridge of the recorded responses is the path."""
-    train, test = prepared.fold.train, prepared.fold.test
+    train, new = prepared.fold.train, prepared.fold.new
     path = kernel_path(seen, curved.first_sites(len(views)), train)
     rates = dict(prepared.rates)
     rates["masked_ridge"] = _by_variant(prepared, linear.rates, linear.held_out)
     as_recorded, *others = _by_variant(prepared, curved.rates, curved.held_out)
     # As it is exported; the rates of the fit differ by the rounding of float32.
-    of_path = path.rates([basis.coordinates[test] for basis in seen])
+    of_path = path.rates([basis.coordinates[new] for basis in seen])
     rates["masked_kernel"] = [Rates(of_path, as_recorded.held_out), *others]
     return replace(prepared, rates=rates, path=path, fields=fields_of(views))
 
@@ -362,7 +362,7 @@ def _predict(
     """Rates of the test images by each predictor with heads, as targets; the headline's predictor."""
     space, fold = plan.space, prepared.fold
     recorded, n_sites = prepared.targets[fold.train], len(plan.regions)
-    network = Rates(heads.rates(images.inputs, fold.test), heads.held_out)
+    network = Rates(heads.rates(images.inputs, fold.new), heads.held_out)
     if prepared.root is not None:
         network = Rates(prepared.unroot(network.predicted), prepared.unroot(network.held_out))
     found = {"nrp": network.predicted}

@@ -253,12 +253,12 @@ def _fits(
     best, fields, first = [], [], None
     n_directions = dict.fromkeys(layer_names, 0)
     for fold, fit in zip(folds, found, strict=True):
-        test = fold.test
-        scales[test] = fit.scale
+        new = fold.new
+        scales[new] = fit.scale
         for name, predicted in fit.predictions.items():
-            predictions.setdefault(name, np.full(rates.shape, np.nan))[test] = predicted
+            predictions.setdefault(name, np.full(rates.shape, np.nan))[new] = predicted
         for whole, predicted in zip(predictions_by_seed, fit.predictions_by_seed, strict=True):
-            whole[test] = predicted
+            whole[new] = predicted
         for name, number in zip(layer_names, fit.n_directions, strict=True):
             n_directions[name] = max(n_directions[name], number)
         best.append(fit.best)

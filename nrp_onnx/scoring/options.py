@@ -42,8 +42,10 @@ class ScoreOptions:
         regions: only these; empty: all.
         normalise: ``zscore`` or ``none``; None: ``none`` if the rates are normalised already.
         search: ``default``, ``quick``, ``paper``, ``thorough``, or a YAML or JSON file.
-        protocol: ``k-fold``, or ``paper``: a single fifth of the images is held out.
-        folds: outer folds over the images, for k-fold.
+        protocol: ``k-fold``; ``paper``: a single fifth of the images is held out; ``split``: a fixed
+            split of the recordings; None: ``split`` where they have one, else ``k-fold``.
+        folds: outer folds over the images, for k-fold; None: 5.
+        split: the name of the fixed split; None: ``default``, or the only one.
         seed: of folds, weights and bootstrap.
         seeds: search and train so often on the same folds.
         overwrite: replace another run, and other activations; what fits is kept.
@@ -61,8 +63,9 @@ class ScoreOptions:
     regions: tuple[str, ...] = ()
     normalise: str | None = None
     search: str = "default"
-    protocol: str = "k-fold"
-    folds: int = 5
+    protocol: str | None = None
+    folds: int | None = None
+    split: str | None = None
     seed: int = 0
     seeds: int = 1
     device: str = "auto"

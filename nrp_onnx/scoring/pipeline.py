@@ -34,10 +34,11 @@ from nrp_onnx.predictor.search_space import SearchSpace
 from nrp_onnx.predictor.trials import TrialRecord
 from nrp_onnx.recordings import Recordings, notes_on_noise
 from nrp_onnx.scoring.choices import (
+    Splitting,
     choose_features,
-    choose_folds,
     choose_normalisation,
     choose_preprocessing,
+    choose_splitting,
     choose_visual_degrees,
 )
 from nrp_onnx.scoring.folds import Fits, fit_folds, notes_on_layers, spans_of
@@ -61,6 +62,7 @@ from nrp_onnx.scoring.result import (
     RecordingsFacts,
     Result,
     SearchFacts,
+    SplitFacts,
     Trials,
 )
 from nrp_onnx.scoring.run import FinishedRun
@@ -79,6 +81,7 @@ from nrp_onnx.scoring.splits import (
     VALIDATION_SHARE,
     Fold,
     check_responses,
+    note_on_duplicates,
     stratification,
 )
 from nrp_onnx.threads import one_blas_thread
@@ -121,6 +124,7 @@ class Plan:
     preprocessing: Preprocessing
     features: list[Feature]
     normalise: str
+    splitting: Splitting
     folds: list[Fold]
     stratified_on: str | None
     settings: dict[str, Any]
@@ -178,7 +182,9 @@ def run_score(inputs: Inputs, out: str | Path | None) -> FinishedRun:
             shutil.copyfile(inputs.backbone.path, folder / "backbone.onnx")
         extracted = extract(inputs, plan, folder)
         fitted = fit(inputs, plan, extracted, folder)
-        splits = choose_splits(extracted.recordings, inputs.notes)
+        first = extracted.folds[0]
+        fixed = first if first.is_fixed else None
+        splits = choose_splits(extracted.recordings, inputs.notes, fixed=fixed)
         # Measuring and export keep one core busy; Brain-Score's metric takes the other.
         with one_blas_thread(), ThreadPoolExecutor(1) as beside:
             of_brainscore = beside.submit(
@@ -205,7 +211,8 @@ def make_plan(inputs: Inputs) -> Plan:
         backbone, options.layers, options.reduce, recordings.n_stimuli, notes
     )
     normalise = choose_normalisation(options.normalise, recordings, notes)
-    folds, stratified_on = _folds(inputs, recordings)
+    splitting = choose_splitting(options.protocol, options.folds, options.split, recordings, notes)
+    folds, stratified_on = _folds(inputs, splitting, recordings)
     settings = {
         "model": backbone.sha256,
         "recordings": recordings.fingerprint,
@@ -214,15 +221,16 @@ def make_plan(inputs: Inputs) -> Plan:
         "preprocess": preprocessing.to_json(),
         "normalise": normalise,
         "search": inputs.space.to_json(),
-        "protocol": options.protocol,
+        "protocol": splitting.protocol,
         "folds": len(folds),
+        **({"split": splitting.split} if splitting.split else {}),
         "seed": options.seed,
         "seeds": options.seeds,
         "skip_bad_stimuli": options.skip_bad_stimuli,
         "schema_version": SCHEMA_VERSION,
         "algorithm_version": ALGORITHM_VERSION,
     }
-    return Plan(preprocessing, features, normalise, folds, stratified_on, settings)
+    return Plan(preprocessing, features, normalise, splitting, folds, stratified_on, settings)
 
 
 def extract(inputs: Inputs, plan: Plan, folder: Path) -> Extracted:
@@ -252,8 +260,12 @@ def extract(inputs: Inputs, plan: Plan, folder: Path) -> Extracted:
     folds, stratified_on = plan.folds, plan.stratified_on
     if extraction.skipped:
         recordings = recordings.without_stimuli(extraction.skipped)
-        folds, stratified_on = _folds(inputs, recordings)
+        folds, stratified_on = _folds(inputs, plan.splitting, recordings)
     activations = extraction.layers(recordings.stimulus_ids)
+    if folds[0].is_fixed:
+        note = note_on_duplicates(activations, folds[0], recordings.stimulus_ids)
+        if note:
+            inputs.notes.say(note)
     return Extracted(
         recordings=recordings,
         folds=folds,
@@ -335,7 +347,7 @@ def export(
     Raises:
         ModelError: if it is too far.
     """
-    recordings, fits, test = extracted.recordings, fitted.fits, extracted.folds[0].test
+    recordings, fits, new = extracted.recordings, fitted.fits, extracted.folds[0].new
     with inputs.timed("export_s"):
         first = fits.first
         used = used_layers(first.predictor, first.bases)
@@ -355,14 +367,14 @@ def export(
             features,
             recordings,
             {name: asdict(region.nrp_error) for name, region in measured.regions.items()},
-            fits.scales[test[0]],
+            fits.scales[new[0]],
             _units(plan, recordings),
         )
         difference = check_exported_head(
             folder,
             features,
             [extracted.activations[place] for place in used],
-            test,
+            new,
             first.rates,
             np.nanstd(recordings.averages, axis=0),
         )
@@ -434,7 +446,8 @@ def write(
             citation=recordings.citation,
         ),
         protocol=Protocol(
-            name=options.protocol,
+            name=plan.splitting.protocol,
+            split=_split_facts(plan.splitting.split, extracted.folds[0]),
             folds=len(extracted.folds),
             stratified_on=extracted.stratified_on,
             validation_share=VALIDATION_SHARE,
@@ -464,17 +477,26 @@ def write(
     return FinishedRun(folder, result)
 
 
-def _folds(inputs: Inputs, recordings: Recordings) -> tuple[list[Fold], str | None]:
+def _folds(
+    inputs: Inputs, splitting: Splitting, recordings: Recordings
+) -> tuple[list[Fold], str | None]:
     """The folds, and the label that they are stratified on; None is said."""
-    options = inputs.options
-    folds = choose_folds(options.protocol, recordings, options.folds, options.seed)
+    folds = splitting.folds(recordings, inputs.options.seed)
     check_responses(recordings, folds, inputs.notes)
-    parts = options.folds if options.protocol == "k-fold" else PAPER_PARTS
+    if splitting.split is not None:
+        return folds, None
+    parts = splitting.n_folds if splitting.protocol == "k-fold" else PAPER_PARTS
     label = recordings.stratification_label
     if stratification(recordings, parts) is not None:
         return folds, label
     inputs.notes.say(f"the folds are not stratified: no {label} labels, or too few of a class")
     return folds, None
+
+
+def _split_facts(name: str | None, fold: Fold) -> SplitFacts | None:
+    if name is None:
+        return None
+    return SplitFacts(name, len(fold.train), len(fold.test), len(fold.ood))
 
 
 def _units(plan: Plan, recordings: Recordings) -> str:

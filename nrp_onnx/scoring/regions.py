@@ -12,6 +12,7 @@ from nrp_onnx.bootstrap import (
     N_RESAMPLES,
     Interval,
     Levels,
+    bootstrap_drops,
     bootstrap_means,
     bootstrap_medians,
     nested_levels,
@@ -19,7 +20,7 @@ from nrp_onnx.bootstrap import (
 )
 from nrp_onnx.recordings import Recordings, site_reliability, trial_noise
 from nrp_onnx.scoring.folds import Fits
-from nrp_onnx.scoring.result import NrpError, PredictorScore, RegionScore
+from nrp_onnx.scoring.result import NrpError, OodScore, PredictorScore, RegionScore
 from nrp_onnx.scoring.sites import ceiling_of, site_columns
 from nrp_onnx.scoring.splits import Fold
 from nrp_onnx.significance import site_tests
@@ -57,7 +58,8 @@ class Measured:
 def measure_regions(recordings: Recordings, fits: Fits, folds: list[Fold], seed: int) -> Measured:
     """Each region's NRP-error with interval, noise floor, reliability, and every predictor.
 
-    Images that no fold holds out count nowhere. A predictor that knows the true rates has a
+    Images that no fold holds out count nowhere, and those of a fixed split that are out of distribution
+    in ``ood`` alone. A predictor that knows the true rates has a
     correlation of sqrt(reliability) with the recorded averages, so r / sqrt(reliability) is the
     correlation with the true rates. Sites whose reliability is not over 0 have none.
     """
@@ -66,7 +68,7 @@ def measure_regions(recordings: Recordings, fits: Fits, folds: list[Fold], seed:
     held_out = np.sort(np.concatenate(tests))
     noise = (trial_noise(recordings, seed) / fits.scales)[held_out]
     counts = recordings.repetition_counts()[held_out]
-    reliability = site_reliability(recordings, seed)
+    reliability = site_reliability(_of_test(recordings, folds), seed)
     r = {name: pearson_r_of_sites(found, rates, tests) for name, found in predictions.items()}
     regions, resampled = {}, []
     for region in recordings.region_names:
@@ -109,6 +111,7 @@ def measure_regions(recordings: Recordings, fits: Fits, folds: list[Fold], seed:
                 name: drawn.compare(headline, name) for name in predictions if name != headline
             },
             shares=_shares(fits, region),
+            ood=_out_of_distribution(recordings, fits, folds[0], drawn, sites, seed),
             reliability=repeats,
             reliability_reason=NO_RELIABILITY if repeats is None else None,
         )
@@ -178,6 +181,39 @@ class _Drawn:
             self.squares[name] - self.squares[other],
             site_tests(self.errors[name], self.errors[other]).counts,
         )
+
+
+def _of_test(recordings: Recordings, folds: list[Fold]) -> Recordings:
+    """The recordings of the images that a fixed split tests on; all of them without one."""
+    if not folds[0].is_fixed:
+        return recordings
+    test = {recordings.stimulus_ids[place] for place in folds[0].test}
+    return recordings.without_stimuli({x for x in recordings.stimulus_ids if x not in test})
+
+
+def _out_of_distribution(
+    recordings: Recordings, fits: Fits, fold: Fold, drawn: _Drawn, sites: np.ndarray, seed: int
+) -> dict[str, OodScore] | None:
+    """Each predictor on the images of another distribution; None where there are none."""
+    recorded = recordings.averages[fold.ood][:, sites]
+    if np.isnan(recorded).all():
+        return None
+    scales, found = fits.scales[fold.ood][:, sites], {}
+    for name, predictions in fits.predictions.items():
+        predicted = predictions[fold.ood][:, sites]
+        errors = (predicted - recorded) / scales
+        of_test = np.abs(drawn.errors[name])
+        means = bootstrap_means(np.abs(errors), seed, levels=drawn.levels)
+        drops = bootstrap_drops(of_test, np.abs(errors), seed, levels=drawn.levels)
+        found[name] = OodScore(
+            mae=(mae := mean_absolute_error(errors)),
+            mae_ci95=percentile_interval(means),
+            mse=mean_squared_error(errors),
+            pearson_r=median(pearson_r_of_sites(predicted, recorded, [np.arange(len(recorded))])),
+            drop=mae - drawn.mae[name],
+            drop_ci95=percentile_interval(drops),
+        )
+    return found
 
 
 def _interval_of_median(of_sites: np.ndarray, seed: int, levels: Levels) -> Interval | None:

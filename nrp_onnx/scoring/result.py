@@ -73,6 +73,24 @@ class BrainScore:
 
 
 @dataclass(frozen=True)
+class OodScore:
+    """The error of one predictor on the images that are out of distribution.
+
+    Attributes:
+        mae, mse: as those of the test images, in units of the score.
+        drop: ``mae`` less that of the test images; its interval draws the images of both, and the same
+            sites.
+    """
+
+    mae: float
+    mae_ci95: Interval
+    mse: float
+    pearson_r: float | None
+    drop: float
+    drop_ci95: Interval
+
+
+@dataclass(frozen=True)
 class RegionScore:
     """The numbers of one region.
 
@@ -87,6 +105,7 @@ class RegionScore:
         reliability: of the averages, median over sites: the share of variance due to the stimuli.
         shares: of the predictors that the headline mixes, and of the mean response; the mean over
             folds.
+        ood: of each predictor, on the images of a fixed split that are out of distribution.
     """
 
     n_sites: int
@@ -100,6 +119,7 @@ class RegionScore:
     reliability_reason: str | None = None
     brainscore: BrainScore | None = None
     shares: dict[str, float] | None = None
+    ood: dict[str, OodScore] | None = None
 
 
 @dataclass(frozen=True)
@@ -142,8 +162,22 @@ class RecordingsFacts:
 
 
 @dataclass(frozen=True)
+class SplitFacts:
+    """A fixed split of the recordings: its name, and how many images it has of each kind."""
+
+    name: str
+    n_train: int
+    n_test: int
+    n_ood: int
+
+
+@dataclass(frozen=True)
 class Protocol:
-    """How images were split, rates scaled, and intervals drawn."""
+    """How images were split, rates scaled, and intervals drawn.
+
+    Attributes:
+        split: the fixed split of the recordings; None where the images were split at random.
+    """
 
     name: str
     folds: int
@@ -154,6 +188,7 @@ class Protocol:
     interval: str
     exported_fold: int
     seeds: int = 1
+    split: SplitFacts | None = None
 
 
 @dataclass(frozen=True)

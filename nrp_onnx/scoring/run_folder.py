@@ -24,8 +24,9 @@ FINISHED = (
     *(PREDICTIONS_FILE, SITES_FILE),
 )
 SITES_KEY, REGIONS_KEY, LEVELS_KEY = "nrp_onnx.sites", "nrp_onnx.regions", "nrp_onnx.levels"
-#: The fold of an image that is never held out.
-NEVER_HELD_OUT = -1
+#: The fold of an image that trains and is never held out; of one that is held out from another
+#: distribution, and scored apart; and of one that has no part in a fixed split.
+NEVER_HELD_OUT, OUT_OF_DISTRIBUTION, NO_PART = -1, -2, -3
 #: What a report is, and what it shows of the stimuli.
 REPORT_FILE, THUMBNAILS_FILE = "report.html", "report_images.parquet"
 
@@ -120,8 +121,8 @@ def write_predictions(
 ) -> None:
     """Write stimulus_id, fold, the recorded averages and each predictor's rates, in recorded units.
 
-    The fold of an image that is never held out is `NEVER_HELD_OUT`, and its rates are missing. The
-    metadata name sites and regions, and the animal and session of each site where they are known.
+    The fold of an image that trains and is never held out is `NEVER_HELD_OUT`, and its rates are
+    missing; those of a fixed split may also be `OUT_OF_DISTRIBUTION` or have `NO_PART`. The metadata name sites and regions, and the animal and session of each site where they are known.
 
     Args:
         headline: the predictor that ``by_seed`` are predictions of.
@@ -131,6 +132,10 @@ def write_predictions(
     further = {seed_column(headline, place): rates for place, rates in enumerate(by_seed) if place}
     fold_of = np.full(recordings.n_stimuli, NEVER_HELD_OUT, np.int32)
     for number, fold in enumerate(folds):
+        if fold.is_fixed:
+            fold_of[:] = NO_PART
+            fold_of[fold.train] = NEVER_HELD_OUT
+            fold_of[fold.ood] = OUT_OF_DISTRIBUTION
         fold_of[fold.test] = number
     columns = {"stimulus_id": pa.array(recordings.stimulus_ids, pa.string()), "fold": fold_of}
     for name, rates in {"recorded": recordings.averages, **predictions, **further}.items():

@@ -1,30 +1,48 @@
-"""Splits of the images: K outer folds or one, and a validation set inside each training fold."""
+"""Splits of the images: K outer folds, one, or a fixed split; and a validation set in each training fold."""
 
+import hashlib
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from sklearn.model_selection import KFold, StratifiedKFold, train_test_split
 
+from nrp_onnx.activations.layer_file import LayerActivations
 from nrp_onnx.errors import OptionError, RecordingsError
 from nrp_onnx.notes import Notes
 from nrp_onnx.predictor.ridge import response_patterns
 from nrp_onnx.recordings import Recordings
+from nrp_onnx.recordings.fixed_splits import FixedSplit
 
 VALIDATION_SHARE = 0.2
 #: The paper's protocol holds one part of so many out.
 PAPER_PARTS = 5
 #: From so many patterns of missing responses on, a note says that fitting takes long.
 _MANY_PATTERNS = 8
+_IMAGES_A_BLOCK = 512
 
 
 @dataclass(frozen=True)
 class Fold:
-    """Places of images: the held-out ones, and the training ones as ``fit`` and ``validation``."""
+    """Places of images: the held-out ones, and the training ones as ``fit`` and ``validation``.
+
+    Attributes:
+        ood: held-out images from another distribution, which are scored apart.
+        is_fixed: whether the recordings say so. Their test images are of another kind than the others
+            then, often repeated more, so that reliability is theirs alone.
+    """
 
     test: np.ndarray
     fit: np.ndarray
     validation: np.ndarray
+    ood: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    is_fixed: bool = False
+
+    @property
+    def new(self) -> np.ndarray:
+        """All images that are predicted: those of the test, then those out of distribution."""
+        return np.concatenate([self.test, self.ood])
 
     @property
     def train(self) -> np.ndarray:
@@ -84,6 +102,16 @@ def held_out_split(recordings: Recordings, seed: int) -> list[Fold]:
     return [_fold(np.sort(train), np.sort(test), labels, seed)]
 
 
+def fixed_split(recordings: Recordings, split: FixedSplit, seed: int) -> list[Fold]:
+    """One fold: the split that the recordings name; a fifth of its training images validates."""
+    place_of = {name: place for place, name in enumerate(recordings.stimulus_ids)}
+    train, test, ood = (
+        np.array(sorted(place_of[name] for name in ids), np.int64)
+        for ids in (split.train, split.test, split.ood)
+    )
+    return [replace(_fold(train, test, None, seed), ood=ood, is_fixed=True)]
+
+
 def _fold(train: np.ndarray, test: np.ndarray, labels: np.ndarray | None, seed: int) -> Fold:
     fit, validation = train_test_split(
         train,
@@ -103,6 +131,38 @@ def parts_of(fold: Fold, n_parts: int, seed: int) -> list[tuple[np.ndarray, np.n
     train = fold.train
     parts = KFold(min(n_parts, len(train)), shuffle=True, random_state=seed)
     return [(train[fit], train[left_out]) for fit, left_out in parts.split(train)]
+
+
+def note_on_duplicates(
+    layers: Sequence[LayerActivations], fold: Fold, stimulus_ids: Sequence[str]
+) -> str | None:
+    """A line about held-out images of a fixed split that are training images, too; None without any.
+
+    The same picture gives the same activations, whatever its file: compared in the smallest layer.
+    """
+    layer = min(layers, key=lambda one: one.shape[1])
+    places_of: dict[bytes, int] = {}
+    twins = []
+    for places in np.array_split(fold.train, -(-len(fold.train) // _IMAGES_A_BLOCK)):
+        for place, row in zip(places, layer.read(places), strict=True):
+            places_of[_digest(row)] = place
+    for places in np.array_split(fold.new, -(-len(fold.new) // _IMAGES_A_BLOCK)):
+        for place, row in zip(places, layer.read(places), strict=True):
+            if (twin := places_of.get(_digest(row))) is not None:
+                twins.append((stimulus_ids[place], stimulus_ids[twin]))
+    # A layer that is the same for every image tells nothing.
+    if not twins or len(places_of) == 1:
+        return None
+    named = ", ".join(f"{held_out!r} is {train!r}" for held_out, train in twins[:3])
+    more = f" and {len(twins) - 3} more" if len(twins) > 3 else ""
+    return (
+        f"{len(twins)} of {len(fold.new):,} held-out images are also training images ({named}{more}): "
+        "the error is too small. Take them out of the split."
+    )
+
+
+def _digest(row: np.ndarray) -> bytes:
+    return hashlib.sha256(np.ascontiguousarray(row).tobytes()).digest()
 
 
 def check_responses(recordings: Recordings, folds: list[Fold], notes: Notes) -> None:

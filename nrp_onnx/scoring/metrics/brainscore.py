@@ -18,6 +18,7 @@ from nrp_onnx.predictor.image_products import LayerSpan, coordinates, joined_pro
 from nrp_onnx.predictor.ridge import response_patterns
 from nrp_onnx.recordings import Recordings, split_half_reliability
 from nrp_onnx.scoring.result import BrainScore
+from nrp_onnx.scoring.splits import Fold
 from nrp_onnx.statistics import pearson_r
 from nrp_onnx.threads import map_on_cores
 
@@ -27,10 +28,16 @@ N_SPLITS, TRAIN_SHARE, SEED = 10, 0.9, 1
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """Places of training and test images, and the label that they are stratified on."""
+    """Places of training and test images, and the label that they are stratified on.
+
+    Attributes:
+        is_fixed: whether they are those of a fixed split of the recordings. The ceiling is that of the
+            test images alone then.
+    """
 
     places: list[tuple[np.ndarray, np.ndarray]]
     stratified_on: str | None
+    is_fixed: bool = False
 
 
 def brainscore_of_regions(
@@ -56,7 +63,11 @@ def brainscore_of_regions(
     x = coordinates(joined_products(layers)) if layers else np.zeros((recordings.n_stimuli, 0))
     n_splits = len(splits.places)
     r_of_sites = np.array(map_on_cores(partial(_r_of_split, x, recordings), splits.places))
-    reliability = split_half_reliability(recordings, SEED, n_splits)
+    repeated = recordings
+    if splits.is_fixed:
+        test = {recordings.stimulus_ids[place] for place in splits.places[0][1]}
+        repeated = recordings.without_stimuli(set(recordings.stimulus_ids) - test)
+    reliability = split_half_reliability(repeated, SEED, max(n_splits, N_SPLITS))
     found = {}
     for region in recordings.region_names:
         sites = np.array(recordings.regions) == region
@@ -65,12 +76,17 @@ def brainscore_of_regions(
     return found
 
 
-def choose_splits(recordings: Recordings, notes: Notes, n_splits: int = N_SPLITS) -> Splits:
+def choose_splits(
+    recordings: Recordings, notes: Notes, n_splits: int = N_SPLITS, fixed: Fold | None = None
+) -> Splits:
     """Brain-Score's splits of the images: nine tenths and a tenth, stratified where that is possible.
 
     Args:
         notes: is told if it is not.
+        fixed: a fixed split of the recordings, which takes the place of others.
     """
+    if fixed is not None:
+        return Splits([(fixed.train, fixed.test)], None, is_fixed=True)
     n, label = recordings.n_stimuli, recordings.stratification_label
     labels = recordings.stimulus_labels.get(label)
     kind = ShuffleSplit
@@ -128,7 +144,8 @@ def _score(r: np.ndarray, ceilings: np.ndarray, splits: Splits) -> BrainScore:
         reason = None
     return BrainScore(
         score=mean_r**2 / ceiling if reason is None else None,  # type: ignore[operator]
-        error=float(r.std() / np.sqrt(len(r))) if len(r) else None,
+        # One split has no spread.
+        error=float(r.std() / np.sqrt(len(r))) if len(r) > 1 else None,
         r=mean_r,
         ceiling=ceiling,
         reason=reason,
