@@ -43,20 +43,21 @@ class TrainingData:
     """Inputs and targets of the images that heads train on, and of those that judge them.
 
     Attributes:
-        fit_inputs: float32 (n_fit, features) for each candidate layer; of spatial heads
-            (n_fit, P, channels).
+        inputs: of all images, float32 (n_images, features) for each candidate layer; of spatial heads
+            (n_images, P, channels). They are not copied: those of many images are large.
+        fit, validation: places of the images; ``validation`` is empty where nothing validates.
         fit_targets: float32 (n_fit, n_sites), 0 where there is none.
         fit_known: float32 (n_fit, n_sites), 1 where there is a target, else 0.
-        validation_inputs: as ``fit_inputs``; empty tensors where nothing validates.
         validation_targets: float32 (n_validation, n_sites), NaN = missing.
         regions: places of the sites of each region.
         grids: height and width of each candidate layer, for spatial heads.
     """
 
-    fit_inputs: list[Tensor]
+    inputs: Sequence[Tensor]
+    fit: Tensor
+    validation: Tensor
     fit_targets: Tensor
     fit_known: Tensor
-    validation_inputs: list[Tensor]
     validation_targets: Tensor
     regions: Sequence[Tensor]
     grids: Sequence[Grid] = ()
@@ -71,15 +72,16 @@ class TrainingData:
         regions: Sequence[Tensor],
         grids: Sequence[Grid] = (),
     ) -> "TrainingData":
-        """Take the two sets of images out of all; the arguments are those of `train_heads`."""
+        """The two sets of images; the arguments are those of `train_heads`."""
         if validation is None:
             validation = fit[:0]
         recorded = targets[fit]
         return cls(
-            [x[fit] for x in inputs],
+            inputs,
+            fit,
+            validation,
             torch.nan_to_num(recorded),
             (~torch.isnan(recorded)).float(),
-            [x[validation] for x in inputs],
             targets[validation],
             regions,
             grids,
@@ -299,7 +301,7 @@ class _Stack:
     def _initial_heads(self) -> StackedHeads:
         data, jobs = self._data, [member.job for member in self._members]
         config, n_sites = jobs[0].config, data.fit_targets.shape[1]
-        n_inputs = tuple(data.fit_inputs[place].shape[-1] for place in config.layers)
+        n_inputs = tuple(data.inputs[place].shape[-1] for place in config.layers)
         rates = [job.config.learning_rate for job in jobs]
         decays = [job.config.weight_decay for job in jobs]
         seeds = [job.seed for job in jobs]
@@ -367,7 +369,8 @@ class _Stack:
         for step, batches in enumerate(zip(*orders, strict=True)):
             batch_of = dict(zip(streams, batches, strict=True))
             images = torch.stack([batch_of[seed] for seed in seeds])
-            inputs = [_take(data.fit_inputs[place], images) for place in self._layers]
+            places = data.fit[images]
+            inputs = [_take(data.inputs[place], places) for place in self._layers]
             if self._noise:
                 for x in inputs:
                     drawn = {seed: stream.noise(*x.shape[1:]) for seed, stream in streams.items()}
@@ -406,11 +409,11 @@ class _Stack:
     @torch.no_grad()
     def _validate(self, heads: StackedHeads) -> list[float]:
         n_heads = len(self._members)
-        blocks = zip(
-            *(self._data.validation_inputs[place].split(_BLOCK) for place in self._layers),
-            strict=True,
-        )
-        rates = [heads.forward([x.expand(n_heads, *x.shape) for x in block]) for block in blocks]
+        seen = [self._data.inputs[place] for place in self._layers]
+        rates = [
+            heads.forward([x[block].expand(n_heads, -1, *x.shape[1:]) for x in seen])
+            for block in self._data.validation.split(_BLOCK)
+        ]
         maes: list[float] = self._data.validation_mae(torch.cat(rates, dim=1)).tolist()
         return maes
 
