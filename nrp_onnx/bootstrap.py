@@ -16,6 +16,7 @@ N_RESAMPLES = 2000
 LEVELS = ("animal", "session")
 #: With fewer groups or sites than these, percentile intervals are clearly too narrow.
 FEW_SITES, FEW_GROUPS = 20, 6
+_SITES_A_BLOCK = 2048
 
 
 def bootstrap_means(
@@ -78,12 +79,17 @@ def bootstrap_drops(
 
 def _means(values: np.ndarray, images: np.ndarray, sites: np.ndarray) -> np.ndarray:
     """Means of resamples that hold images and sites so often; NaN where nothing is recorded."""
-    there = ~np.isnan(values)
-    sums = ((images @ np.where(there, values, 0)) * sites).sum(axis=1)
-    if there.all():  # every value of a resample counts
-        counts = len(values) * sites.sum(axis=1)
-    else:
-        counts = ((images @ there.astype(np.float64)) * sites).sum(axis=1)
+    sums, counts = np.zeros(len(images)), np.zeros(len(images))
+    # A block of sites at a time: a resample of all would be as large as thousands of images.
+    for start in range(0, values.shape[1], _SITES_A_BLOCK):
+        some = slice(start, start + _SITES_A_BLOCK)
+        block, of_sites = values[:, some], sites[:, some]
+        there = ~np.isnan(block)
+        sums += ((images @ np.where(there, block, 0)) * of_sites).sum(axis=1)
+        if there.all():  # every value of a resample counts
+            counts += len(values) * of_sites.sum(axis=1)
+        else:
+            counts += ((images @ there.astype(np.float64)) * of_sites).sum(axis=1)
     means = np.full(len(images), np.nan)
     np.divide(sums, counts, out=means, where=counts > 0)
     return means

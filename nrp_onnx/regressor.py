@@ -15,7 +15,8 @@ from nrp_onnx.export.folded_head import FoldedHead, fold_head
 from nrp_onnx.predictor.image_products import read_span
 from nrp_onnx.predictor.search_file import read_search
 from nrp_onnx.predictor.trials import TrialRecord
-from nrp_onnx.scoring.fold import FoldPlan, fit_fold, prepare_fold
+from nrp_onnx.scoring.fold import fit_fold
+from nrp_onnx.scoring.prepared_fold import FoldPlan, prepare_fold
 from nrp_onnx.scoring.splits import VALIDATION_SHARE, Fold
 from nrp_onnx.threads import one_blas_thread
 

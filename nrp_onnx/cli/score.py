@@ -87,6 +87,10 @@ def score_command(
         str | None,
         typer.Option(help="Folder of activations, a path or URI. [default: one in the output]"),
     ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(help="What fits may take of it, such as 800MB. [default: 4GB]"),
+    ] = None,
     engine: Engine = "local",
     ray_address: RayAddress = None,
     report: Annotated[bool, typer.Option(help="Write report.html into the output folder.")] = True,
@@ -117,6 +121,7 @@ def score_command(
         device=device,
         skip_bad_stimuli=skip_bad_stimuli,
         overwrite=overwrite,
+        memory=memory,
         activations=activations,
         engine=engine,
         ray_address=ray_address,

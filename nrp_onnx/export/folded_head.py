@@ -13,7 +13,7 @@ from nrp_onnx.predictor.channels import ChannelBasis
 from nrp_onnx.predictor.directions import Basis
 from nrp_onnx.predictor.image_products import FEATURES_A_BLOCK
 from nrp_onnx.predictor.kernel_path import KernelPath
-from nrp_onnx.predictor.linear_path import LinearPath
+from nrp_onnx.predictor.linear_path import LinearPath, PrimalPath
 from nrp_onnx.predictor.nrp_predictor import NrpPredictor
 from nrp_onnx.predictor.readouts.spatial import SpatialHead
 from nrp_onnx.threads import map_on_cores
@@ -178,7 +178,7 @@ def fold_head(
     at_zero = offset if root is None else root.offset
     constant = offset * (1 - gain)
     kernel = predictor.path if isinstance(predictor.path, KernelPath) else None
-    if isinstance(predictor.path, LinearPath):
+    if isinstance(predictor.path, LinearPath | PrimalPath):
         constant = constant + predictor.path_weight * scale * predictor.path.at_mean
     fold = partial(_fold_layer, predictor, states, bases, channels, activations, scale, of_network)
     bytes_each = 16 * len(bases[0].coordinates) * FEATURES_A_BLOCK
@@ -247,7 +247,7 @@ def _fold_layer(
         rounding = mean - mean.astype(np.float32)
         seen = rounding if directions is None else directions @ rounding
         l1 = weights, biases - weights @ seen
-    if isinstance(predictor.path, LinearPath) and place in differing:
+    if isinstance(predictor.path, LinearPath | PrimalPath) and place in differing:
         linear, of_path = predictor.path.fold(differing.index(place), x)
         mean = of_path if mean is None else mean
         linear = linear * (predictor.path_weight * scale)[:, None]

@@ -20,7 +20,7 @@ from nrp_onnx.predictor.image_products import (
     join_layers,
     spectrum_of_products,
 )
-from nrp_onnx.predictor.linear_path import LinearPath
+from nrp_onnx.predictor.linear_path import LinearPath, PrimalPath
 from nrp_onnx.predictor.ridge import Responses, fit_ridge, response_patterns
 from nrp_onnx.threads import map_on_cores
 
@@ -105,7 +105,7 @@ class Baselines:
 
     predictions: Predictions
     held_out: Predictions
-    ridge: LinearPath | None
+    ridge: LinearPath | PrimalPath | None
 
 
 def fit_baselines(
@@ -190,15 +190,16 @@ def _fit_linear(
     predicted = {
         "ols": least_squares(spectrum, responses, of_new),
         "ridge": path.rates[np.ix_(new, sites)],
-        "pls": _pls(spectrum.coordinates, responses, of_new),
+        "pls": predict_pls_of(spectrum.coordinates, responses, of_new),
     }
     left_out = {"ols": leave_one_out_of_least_squares(spectrum, responses), "ridge": ridge.held_out}
     if hold_out:
-        left_out["pls"] = _held_out_pls(spectrum.coordinates, y)
+        left_out["pls"] = held_out_pls(spectrum.coordinates, y)
     return predicted, left_out
 
 
-def _pls(x: np.ndarray, responses: Responses, new: np.ndarray) -> np.ndarray:
+def predict_pls_of(x: np.ndarray, responses: Responses, new: np.ndarray) -> np.ndarray:
+    """Rates of new images by PLS, float64 (n_new, n_sites), from coordinates around the mean."""
     # PLS has few components of large variance, so float32 moves a rate by no more than 1e-5 to 1e-3
     # standard deviations.
     single = (a.astype(np.float32) for a in (x, responses.moved, new))
@@ -206,7 +207,7 @@ def _pls(x: np.ndarray, responses: Responses, new: np.ndarray) -> np.ndarray:
     return rates
 
 
-def _held_out_pls(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def held_out_pls(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Rates of each fifth of the images from a fit to the others, float64 (n, n_sites)."""
     rates = np.empty(y.shape)
     parts = KFold(min(_PARTS, len(y)), shuffle=True, random_state=0)
@@ -214,7 +215,7 @@ def _held_out_pls(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         mean = x[fit].mean(axis=0)
         rates_mean = y[fit].mean(axis=0)
         moved = Responses(y[fit] - rates_mean, np.empty(0), rates_mean)
-        rates[left_out] = _pls(x[fit] - mean, moved, x[left_out] - mean)
+        rates[left_out] = predict_pls_of(x[fit] - mean, moved, x[left_out] - mean)
     return rates
 
 

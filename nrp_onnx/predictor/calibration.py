@@ -38,6 +38,10 @@ class SquareRoot:
         deviation = np.nanstd(roots, axis=0)
         return cls(np.nanmean(roots, axis=0), np.where(deviation > 0, deviation, 1.0))
 
+    def of_sites(self, sites: np.ndarray) -> "SquareRoot":
+        """The same of some sites."""
+        return SquareRoot(self.offset[sites], self.scale[sites])
+
     def forward(self, rates: np.ndarray) -> np.ndarray:
         """Scaled roots of recorded rates; a negative one, outside the training images, counts as 0."""
         scaled: np.ndarray = (np.sqrt(np.maximum(rates, 0)) - self.offset) / self.scale

@@ -19,6 +19,7 @@ _SAMPLED, _SEED = 8192, 0
 _POWER = 0.5
 #: Variance below this share of the largest is rounding.
 _ROUNDING = 1e-6
+_BLOCK = 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,8 +80,12 @@ def fit_channels(layer: SeenLayer, train: np.ndarray, most: int, most_without: i
         coordinates[places] = grid.by_position(rows / largest) @ scaled.astype(np.float32)
         mean += rows[is_train[places]].sum(axis=0, dtype=np.float64)
     mean /= len(train)
-    coordinates -= coordinates[train].mean(axis=0, dtype=np.float64).astype(np.float32)
-    lengths = np.square(coordinates[train], dtype=np.float64).sum(axis=2).mean(axis=0)
+    # A few images at a time: those of a layer may be a gigabyte.
+    blocks = [train[start : start + _BLOCK] for start in range(0, len(train), _BLOCK)]
+    sums = sum(coordinates[some].sum(axis=0, dtype=np.float64) for some in blocks)
+    coordinates -= (sums / len(train)).astype(np.float32)
+    squares = (np.square(coordinates[x], dtype=np.float64).sum(axis=2).sum(axis=0) for x in blocks)
+    lengths = np.sum(list(squares), axis=0) / len(train)
     size = float(np.sqrt(lengths.mean() / scaled.shape[1])) or 1.0
     coordinates /= np.float32(size)
     directions = scaled / size / float(largest)

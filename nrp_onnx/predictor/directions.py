@@ -29,6 +29,8 @@ _OVER, _PASSES = 32, 4
 _SHARE = 0.2
 #: Directions in which the training images spread less than this part of their length are rounding.
 _ROUNDING = 4 * float(np.finfo(np.float32).eps)
+#: Images that the directions of a very wide layer are found from, at least, and bytes that they take.
+_FEWEST, _SAMPLE_BYTES = 64, 2**29
 
 
 def are_few(most: int, n_directions: int) -> bool:
@@ -90,13 +92,17 @@ class Basis:
         train: places of the training images.
         weights: float64 array (r, n_train), so that the directions are V = Xc^T weights^T, with
             Xc the centred training activations; None where directions are kept instead.
-        directions: float64 array (D, r), or None.
+        directions: float array (D, r), or None.
+        mean: what activations are taken less, float64 (D,); None: the mean of ``train``.
+        scale: what coordinates along directions of unit length were multiplied by.
     """
 
     coordinates: np.ndarray
     train: np.ndarray
     weights: np.ndarray | None
     directions: np.ndarray | None
+    mean: np.ndarray | None = None
+    scale: float = 1.0
 
     @property
     def n_directions(self) -> int:
@@ -121,6 +127,8 @@ class Basis:
         if self.weights is not None:
             return weights_of_features(weights @ self.weights, self.train, activations)
         assert self.directions is not None
+        if self.mean is not None:
+            return weights @ self.directions.T.astype(np.float64), self.mean
         none = np.zeros((0, len(self.train)))
         return weights @ self.directions.T, weights_of_features(none, self.train, activations)[1]
 
@@ -192,6 +200,70 @@ def fit_basis(
         weights=None if weights is None else weights * scale,
         directions=None if directions is None else directions * scale,
     )
+
+
+def fit_sampled_basis(
+    layer: LayerActivations, train: np.ndarray, sample: np.ndarray, most: int
+) -> Basis:
+    """The leading directions of many images, from some of them; the layer is read by blocks of images.
+
+    A layer of no more features than ``most`` keeps all directions of the training images, found from all
+    of them.
+
+    Args:
+        train: places of the training images.
+        sample: those that the directions of a larger layer are found from; fewer where they would not
+            fit into 512 MiB.
+        most: no more directions than these.
+    """
+    n, n_features = layer.shape
+    if n_features <= most:
+        mean, directions = _all_directions(layer, train)
+    else:
+        few = max(_FEWEST, _SAMPLE_BYTES // (8 * n_features))
+        mean, directions = _sampled_directions(layer, sample[:: -(-len(sample) // few)], most)
+    coordinates = np.zeros((n, max(directions.shape[1], 1)), np.float32)
+    for places, rows in layer.blocks() if directions.size else ():
+        coordinates[places] = (rows - mean) @ directions
+    lengths = np.square(coordinates[train], dtype=np.float64).mean() if directions.size else 1.0
+    scale = float(1 / np.sqrt(lengths)) if lengths > 0 else 1.0
+    coordinates *= np.float32(scale)
+    if not directions.size:  # the layer says the same of every image
+        directions = np.zeros((n_features, 1), np.float32)
+    return Basis(coordinates, train, None, directions * np.float32(scale), mean, scale)
+
+
+def _all_directions(layer: LayerActivations, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean of the training images, and the directions in which they differ, float32 (D, r)."""
+    n, n_features = layer.shape
+    is_train = np.zeros(n, bool)
+    is_train[train] = True
+    total, products, lengths = np.zeros(n_features), np.zeros((n_features, n_features)), 0.0
+    # Around the first image, so that little cancels.
+    first = layer.read(train[:1])[0].astype(np.float64)
+    for places, rows in layer.blocks():
+        some = rows[is_train[places]]
+        lengths += float(np.square(some, dtype=np.float64).sum())
+        moved = some - first
+        total += moved.sum(axis=0)
+        products += moved.T @ moved
+    moved_mean = total / len(train)
+    products -= len(train) * np.outer(moved_mean, moved_mean)
+    noise = _ROUNDING**2 * lengths / len(train)
+    return first + moved_mean, eigenvectors(products, noise)[1].astype(np.float32)
+
+
+def _sampled_directions(
+    layer: LayerActivations, sample: np.ndarray, most: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean of the sampled images, and their leading directions, float32 (D, r)."""
+    rows = layer.read(sample)
+    mean = rows.mean(axis=0, dtype=np.float64)
+    noise = _ROUNDING**2 * float(np.einsum("ij,ij->i", rows, rows, dtype=np.float64).mean())
+    rows -= mean.astype(np.float32)
+    values, vectors = eigenvectors((rows @ rows.T).astype(np.float64), noise)
+    turned = (vectors[:, :most] / np.sqrt(values[:most])).astype(np.float32)
+    return mean, rows.T @ turned
 
 
 def _n_kept(values: np.ndarray, most: int | None, explained: float) -> int:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nrp_onnx.predictor.baselines import arc_cosine_of
 from nrp_onnx.predictor.channels import ChannelBasis
 from nrp_onnx.predictor.image_products import centred, spectrum_of_products
 from nrp_onnx.predictor.masks import (
@@ -18,8 +19,11 @@ from nrp_onnx.predictor.masks import (
     View,
     layer_weightings,
     masked_products,
+    products_with_landmarks,
     views_at_a_time,
 )
+from nrp_onnx.predictor.nystroem import KernelFeatures
+from nrp_onnx.predictor.primal_ridge import Features
 from nrp_onnx.predictor.ridge import Responses, Ridge, choose_alphas, fit_ridge, response_patterns
 from nrp_onnx.threads import map_on_cores
 
@@ -30,6 +34,8 @@ _CHOOSING_MASKS, _CHOOSING_LAYERS = 640, 400
 _SEED = 0
 #: Bytes that the fits through one mask need, for the square of the number of images.
 _BYTES = 60
+#: Bytes of the products with landmarks that are held at a time; and images of a block of them.
+_LANDMARK_BYTES, _IMAGES_A_BLOCK = 2**29, 2048
 
 Kernel = Callable[[np.ndarray], np.ndarray]
 
@@ -188,6 +194,93 @@ def fit_masked(
 
         map_on_cores(fit, range(len(some)), _BYTES * len(both) ** 2)
     return linear, curved
+
+
+def fit_masked_by_landmarks(
+    bases: Sequence[ChannelBasis],
+    views: Sequence[View],
+    y: np.ndarray,
+    train: np.ndarray,
+    new: np.ndarray,
+    landmarks: np.ndarray,
+) -> tuple[MaskedRidge, MaskedRidge]:
+    """`fit_masked` with the arc-cosine kernel where images are many: by kernels with the landmarks alone.
+
+    Args:
+        landmarks: places of m training images; the weights of the fits are of these, (n_sites, m).
+    """
+    n_sites, m = y.shape[1], len(landmarks)
+    known = np.ones((m, n_sites), bool)
+    linear, curved = (
+        MaskedRidge(
+            views,
+            np.empty((len(new), n_sites)),
+            np.full(y.shape, np.nan, np.float32),
+            np.zeros((n_sites, m)),
+            np.empty(n_sites),
+            known,
+        )
+        for _ in range(2)
+    )
+    patterns = list(response_patterns(~np.isnan(y)))
+    used = list(dict.fromkeys(views))
+    view_of_site = np.array([used.index(view) for view in views])
+    n_images = len(bases[0].coordinates)
+    step = max(1, _LANDMARK_BYTES // (4 * n_images * m))
+    for start in range(0, len(used), step):
+        some = used[start : start + step]
+        products, own = products_with_landmarks(bases, landmarks, some)
+        for place in range(len(some)):
+            toward = products[place].mean(axis=1, dtype=np.float64)
+            of_landmarks = toward[landmarks]
+            middle = of_landmarks.mean()
+            lengths = np.sqrt(np.maximum(own[place] - 2 * toward + middle, 0))
+            shift = (toward[:, None], of_landmarks - middle)
+            for fit, is_curved in ((linear, False), (curved, True)):
+                kernels = _kernels(products[place], shift, lengths, landmarks, is_curved)
+                of_kernel = KernelFeatures.of(kernels, landmarks)
+                at_landmarks = kernels[landmarks].mean(axis=0, dtype=np.float64)
+                del kernels
+                for rows, of_pattern in patterns:
+                    sites = of_pattern[view_of_site[of_pattern] == start + place]
+                    if not len(sites):
+                        continue
+                    features = Features.of(of_kernel.features, train[rows])
+                    ridge = features.ridge(Responses.of(y[np.ix_(rows, sites)], features.spectrum))
+                    moved = features.moved(of_kernel.features[new])
+                    fit.rates[:, sites] = moved @ ridge.weights + ridge.mean
+                    fit.held_out[np.ix_(rows, sites)] = ridge.held_out
+                    weights = of_kernel.whitening @ ridge.weights
+                    fit.weights[sites] = weights.T
+                    # The rates at the mean of the kernels of the landmarks.
+                    at_zero = ridge.mean - features.centre @ ridge.weights
+                    fit.mean[sites] = at_zero + at_landmarks @ weights
+    return linear, curved
+
+
+def _kernels(
+    products: np.ndarray,
+    shift: tuple[np.ndarray, np.ndarray],
+    lengths: np.ndarray,
+    landmarks: np.ndarray,
+    is_curved: bool,
+) -> np.ndarray:
+    """Kernels of all images with the landmarks, around the mean of the landmarks: float32 (n, m).
+
+    Args:
+        products: float32 (n, m), inner products.
+        shift: what is taken from the rows, (n, 1), and from the columns, (m,).
+        lengths: of the images around the mean, (n,).
+        is_curved: whether the kernel is the arc-cosine one.
+    """
+    kernels = np.empty(products.shape, np.float32)
+    for start in range(0, len(products), _IMAGES_A_BLOCK):
+        rows = slice(start, start + _IMAGES_A_BLOCK)
+        around = products[rows] - shift[0][rows] - shift[1]
+        if is_curved:
+            around = arc_cosine_of(around, np.outer(lengths[rows], lengths[landmarks]))
+        kernels[rows] = around
+    return kernels
 
 
 def _fit(around: np.ndarray, y: np.ndarray) -> tuple[Ridge, np.ndarray]:

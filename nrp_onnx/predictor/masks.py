@@ -98,6 +98,32 @@ def masked_products(
     return products
 
 
+def products_with_landmarks(
+    bases: Sequence[ChannelBasis], landmarks: np.ndarray, views: Sequence[View]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Inner products of all images with some of them, in some views; as `masked_products`.
+
+    Args:
+        landmarks: places of m images.
+
+    Returns:
+        Float32 (len(views), n, m), and the products of each image with itself, float64 (len(views), n).
+    """
+    n = len(bases[0].coordinates)
+    products = np.zeros((len(views), n, len(landmarks)), np.float32)
+    own = np.zeros((len(views), n))
+    for place, basis in enumerate(bases):
+        factors = squared_weights(basis, place, views)
+        single = factors.astype(np.float32)
+        known = np.ascontiguousarray(basis.coordinates[landmarks].transpose(1, 2, 0))
+        for start in range(0, n, _ROWS):
+            rows = slice(start, start + _ROWS)
+            seen = basis.coordinates[rows].swapaxes(0, 1)
+            products[:, rows] += np.tensordot(single, seen @ known, axes=1)
+            own[:, rows] += factors @ np.square(seen, dtype=np.float64).sum(axis=2)
+    return products, own
+
+
 def squared_weights(basis: ChannelBasis, place: int, views: Sequence[View]) -> np.ndarray:
     """What the squared coordinates of a layer are multiplied by: float64 (len(views), P).
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from nrp_onnx.predictor.calibration import Line, Rates, SquareRoot, fit_lines
 from nrp_onnx.predictor.head import HeadConfig, Job, TrainedHead, Trial
 from nrp_onnx.predictor.kernel_path import KernelPath
-from nrp_onnx.predictor.linear_path import LinearPath
+from nrp_onnx.predictor.linear_path import LinearPath, PrimalPath
 from nrp_onnx.predictor.search import SearchImages, cross_fit, search_head, with_heads
 from nrp_onnx.predictor.search_space import SearchSpace
 from nrp_onnx.predictor.training import train_heads
@@ -38,7 +38,7 @@ class NrpPredictor:
     layers: tuple[int, ...]
     heads: tuple[nn.Module, ...]
     root: SquareRoot | None
-    path: LinearPath | KernelPath | None
+    path: LinearPath | PrimalPath | KernelPath | None
     weight: np.ndarray
     path_weight: np.ndarray
 

@@ -23,6 +23,8 @@ def response_patterns(there: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarra
 
 #: Times the mean square length of a training image, so that they fit any scale.
 ALPHAS = np.logspace(-4, 4, 17)
+#: Images whose directions are squared at a time.
+_ROWS = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +46,11 @@ class Responses:
         """From responses (n_train, n_sites), none missing."""
         mean = y.mean(axis=0)
         moved = y - mean
-        return cls(moved, spectrum.left.T @ moved, mean)
+        left = spectrum.left
+        # Directions of many images are float32; a block of them at a time is made float64.
+        starts = range(0, len(left), _ROWS)
+        parts = (left[k : k + _ROWS].T.astype(np.float64) @ moved[k : k + _ROWS] for k in starts)
+        return cls(moved, sum(parts, np.zeros((left.shape[1], moved.shape[1]))), mean)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,18 +80,38 @@ class Ridge:
         return rates
 
 
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """Ridge regression of all sites in the directions of a spectrum.
+
+    Attributes:
+        turned: U^T y / (s^2 + alpha), float64 (r, n_sites): U times it are weights of the products
+            with the training images, V S times it weights of features.
+        held_out, errors: see `Ridge`.
+    """
+
+    turned: np.ndarray
+    held_out: np.ndarray
+    errors: np.ndarray
+
+
 def fit_ridge(spectrum: Spectrum, responses: Responses) -> Ridge:
     """Fit ridge regression, each site with the alpha of its least leave-one-out error."""
+    solved = solve_ridge(spectrum, responses)
+    return Ridge(spectrum.left @ solved.turned, responses.mean, solved.held_out, solved.errors)
+
+
+def solve_ridge(spectrum: Spectrum, responses: Responses) -> Solution:
+    """Ridge regression, each site with the alpha of its least leave-one-out error."""
     left_out = _LeaveOneOut(spectrum, responses)
     alphas, errors = left_out.choose_alphas()
-    # X^T U S^-1 are the directions, so that X^T (U turned) are the weights of the features.
     turned = responses.turned / (spectrum.squares[:, None] + alphas)
     residuals = np.empty(responses.moved.shape)
     for alpha in np.unique(alphas):
         sites = np.flatnonzero(alphas == alpha)
         residuals[:, sites] = left_out.residuals(alpha, sites)
     held_out = responses.moved + responses.mean - residuals
-    return Ridge(spectrum.left @ turned, responses.mean, held_out, errors)
+    return Solution(turned, held_out, errors)
 
 
 def choose_alphas(spectrum: Spectrum, responses: Responses) -> tuple[np.ndarray, np.ndarray]:
@@ -105,9 +131,9 @@ class _LeaveOneOut:
 
     def __init__(self, spectrum: Spectrum, responses: Responses) -> None:
         n, rank = spectrum.left.shape
-        self._left, self._squares = spectrum.left.astype(np.float32), spectrum.squares
+        self._left = spectrum.left.astype(np.float32, copy=False)
+        self._squares = spectrum.squares
         self._turned = responses.turned.astype(np.float32)
-        self._leverage = self._left**2
         if rank == n - 1:  # the training images span everything around their mean
             self._outside, self._room = np.zeros(responses.moved.shape, np.float32), np.zeros(n)
         else:
@@ -144,8 +170,15 @@ class _LeaveOneOut:
         """Responses less held-out rates, float32 (n, len(sites)); ``alpha`` as ``spectrum.squares``."""
         rest = (alpha / (self._squares + alpha)).astype(np.float32)
         residuals = self._outside[:, sites] + self._left @ (rest[:, None] * self._turned[:, sites])
-        left_out: np.ndarray = residuals / (self._room + self._leverage @ rest)[:, None]
+        left_out: np.ndarray = residuals / (self._room + self._leverages(rest))[:, None]
         return left_out
+
+    def _leverages(self, rest: np.ndarray) -> np.ndarray:
+        """Of each image, the sum of U^2 times ``rest``: float32 (n,)."""
+        starts = range(0, len(self._left), _ROWS)
+        parts = [np.square(self._left[start : start + _ROWS]) @ rest for start in starts]
+        found: np.ndarray = np.concatenate(parts)
+        return found
 
     def errors(self, alpha: float, sites: np.ndarray) -> np.ndarray:
         """Mean square residuals of some sites, float64 (len(sites),)."""

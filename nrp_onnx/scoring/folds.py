@@ -22,20 +22,14 @@ from nrp_onnx.engine import Engine, LocalEngine
 from nrp_onnx.files import whole_file
 from nrp_onnx.predictor.channels import SeenLayer
 from nrp_onnx.predictor.image_products import LayerSpan, read_span, read_spans, span_bytes
+from nrp_onnx.predictor.memory import PrimalSizes
 from nrp_onnx.predictor.nrp_predictor import n_heads
 from nrp_onnx.predictor.search_space import SearchSpace
 from nrp_onnx.predictor.trials import TrialRecord
 from nrp_onnx.progress import progress_bar
 from nrp_onnx.recordings import Recordings
-from nrp_onnx.scoring.fold import (
-    FittedFold,
-    FoldFit,
-    FoldPlan,
-    PreparedFold,
-    fit_fold,
-    prepare_fold,
-    site_scaling,
-)
+from nrp_onnx.scoring.fold import FittedFold, FoldFit, fit_fold
+from nrp_onnx.scoring.prepared_fold import FoldPlan, PreparedFold, prepare_fold, site_scaling
 from nrp_onnx.scoring.splits import Fold
 from nrp_onnx.threads import go_at_once, one_blas_thread, same_threads
 
@@ -82,6 +76,7 @@ def fits_of_tasks(
     """
     store = (record.path.parent / _FOLDER).resolve()
     n_layers = len(list(store.glob("span-*.npz")))
+    store.mkdir(parents=True, exist_ok=True)  # fits on features left nothing there
     shared = _Tasks(plan, store, n_layers, record, torch.get_num_threads())
     for number, fit in enumerate(engine.map(partial(_fit, shared), list(enumerate(folds)))):
         record.take(_trials_path(store, number))
@@ -130,14 +125,20 @@ def _trials_path(store: Path, number: int) -> Path:
 _MOST_BYTES, _DECOMPOSITIONS, _DECOMPOSITION = 2**32, 2 * 4, 60
 
 
+#: More held-out rates than these are float32, as they are stored.
+_MOST_DOUBLE = 2**23
+
+
 @dataclass(frozen=True)
 class Fits:
-    """Held-out predictions of all images.
+    """Held-out predictions.
 
     Attributes:
-        predictions: for each predictor float64 (n_stimuli, n_sites), in recorded units.
+        kept: places of the k images that the rows are of: all, or those that a fixed split holds out.
+        predictions: for each predictor float (k, n_sites), in recorded units: float64, or float32
+            where these are many.
         predictions_by_seed: the headline's predictions by each seed, those of the first one included.
-        scales: float64 (n_stimuli, n_sites): errors are divided by these to be in score units.
+        scales: float64 (k, n_sites): errors are divided by these to be in score units.
         first: the fold that is exported.
         n_trials: how many heads were trained.
         best: the chosen head of each fold, without its curves.
@@ -148,6 +149,7 @@ class Fits:
             masks.
     """
 
+    kept: np.ndarray
     predictions: dict[str, np.ndarray]
     predictions_by_seed: list[np.ndarray]
     scales: np.ndarray
@@ -182,6 +184,7 @@ def fit_folds(
     n_seeds: int = 1,
     engine: Engine | None = None,
     seen: Sequence[SeenLayer] = (),
+    primal: PrimalSizes | None = None,
 ) -> Fits:
     """Fit baselines and NRP heads on each fold.
 
@@ -194,17 +197,23 @@ def fit_folds(
             places: heads are dense, and there is no masked ridge.
         engine: where a fold is fitted; None: in this process. Tasks of a cluster take the spans that
             `spans_of` left in the folder of the record.
+        primal: sizes of fits on features, which need ``seen`` and no ``layers``; None: fits on inner
+            products.
     """
+    activations = [layer.activations for layer in seen]
     if not any(layer.grid for layer in seen):
         space, seen = space.without_places(), ()
     rates = recordings.averages
     regions, names = tuple(recordings.regions), tuple(recordings.region_names)
-    plan = FoldPlan(rates, regions, names, space, normalise, seed, n_seeds, seen)
+    plan = FoldPlan(
+        rates, regions, names, space, normalise, seed, n_seeds, seen, primal, activations
+    )
     engine = engine or LocalEngine()
-    heads_a_fold = n_seeds * n_heads(space, len(layers))
+    heads_a_fold = n_seeds * n_heads(space, len(layer_names))
     with (
         progress_bar("Training NRP heads", len(folds) * heads_a_fold) as advance,
-        one_blas_thread(),
+        # Few large products and decompositions share the cores; many small ones take one each.
+        one_blas_thread() if primal is None else nullcontext(),
     ):
         if engine.remote:
             found = fits_of_tasks(plan, folds, record, engine, partial(advance, heads_a_fold))
@@ -226,12 +235,14 @@ def _fits_here(
     Few heads, or small ones, leave cores idle, and so does an eigendecomposition that outlasts another.
     """
     n_train = len(folds[0].train)
-    n_ahead = 2 if _DECOMPOSITIONS * _DECOMPOSITION * n_train**2 <= _MOST_BYTES else 1
+    few = plan.primal is None and _DECOMPOSITIONS * _DECOMPOSITION * n_train**2 <= _MOST_BYTES
+    n_ahead = 2 if few else 1
     pool = ThreadPoolExecutor(n_ahead, thread_name_prefix="prepare")
     try:
         todo, ahead = deque(enumerate(folds)), deque[Future[PreparedFold]]()
         for _ in folds:
-            while todo and len(ahead) <= n_ahead:
+            # Fits on features are large: no fold is prepared while another one's heads train.
+            while todo and len(ahead) <= (n_ahead if plan.primal is None else 0):
                 ahead.append(pool.submit(prepare_fold, plan, layers, *todo.popleft()))
             yield fit_fold(plan, ahead.popleft().result(), record, advance)
     finally:
@@ -246,17 +257,21 @@ def _fits(
     record: TrialRecord,
 ) -> Fits:
     """The folds put together; one at a time is held."""
-    rates = plan.rates
+    kept = np.arange(len(plan.rates))
+    if folds[0].is_fixed:
+        kept = np.sort(folds[0].new)
+    shape = len(kept), plan.rates.shape[1]
+    dtype = np.float32 if shape[0] * shape[1] > _MOST_DOUBLE else np.float64
     predictions: dict[str, np.ndarray] = {}
-    predictions_by_seed = [np.full(rates.shape, np.nan) for _ in range(plan.n_seeds)]
-    scales = np.full(rates.shape, np.nan)
+    predictions_by_seed = [np.full(shape, np.nan, dtype) for _ in range(plan.n_seeds)]
+    scales = np.full(shape, np.nan)
     best, fields, first = [], [], None
     n_directions = dict.fromkeys(layer_names, 0)
     for fold, fit in zip(folds, found, strict=True):
-        new = fold.new
+        new = np.searchsorted(kept, fold.new)
         scales[new] = fit.scale
         for name, predicted in fit.predictions.items():
-            predictions.setdefault(name, np.full(rates.shape, np.nan))[new] = predicted
+            predictions.setdefault(name, np.full(shape, np.nan, dtype))[new] = predicted
         for whole, predicted in zip(predictions_by_seed, fit.predictions_by_seed, strict=True):
             whole[new] = predicted
         for name, number in zip(layer_names, fit.n_directions, strict=True):
@@ -267,6 +282,7 @@ def _fits(
         first = first or fit.fitted
     assert first is not None
     return Fits(
+        kept,
         predictions,
         predictions_by_seed,
         scales,

@@ -50,6 +50,8 @@ class ScoreOptions:
         seeds: search and train so often on the same folds.
         overwrite: replace another run, and other activations; what fits is kept.
         report: write report.html.
+        memory: what fits may take, such as ``4GB``, which is the default. Where inner products of all
+            images do not fit, or images are more than 4,000, fits are on features, as many as fit.
         activations: the folder of the activations, or its URI; None: one in the output folder. Models
             that are scored one after the other can share one: what is the same in the next is not
             computed again.
@@ -72,6 +74,7 @@ class ScoreOptions:
     skip_bad_stimuli: bool = False
     overwrite: bool = False
     report: bool = True
+    memory: str | None = None
     activations: Path | str | None = None
     replace_activations: bool = False
     engine: str = "local"

@@ -6,7 +6,7 @@
 import platform
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -29,7 +29,7 @@ from nrp_onnx.export.folded_head import fold_head, used_layers
 from nrp_onnx.files import safe_name, sha256_of_json, write_json
 from nrp_onnx.notes import Notes
 from nrp_onnx.predictor.channels import SeenLayer
-from nrp_onnx.predictor.image_products import LayerSpan
+from nrp_onnx.predictor.memory import PrimalSizes, choose_sizes, parse_budget
 from nrp_onnx.predictor.search_space import SearchSpace
 from nrp_onnx.predictor.trials import TrialRecord
 from nrp_onnx.recordings import Recordings, notes_on_noise
@@ -42,7 +42,12 @@ from nrp_onnx.scoring.choices import (
     choose_visual_degrees,
 )
 from nrp_onnx.scoring.folds import Fits, fit_folds, notes_on_layers, spans_of
-from nrp_onnx.scoring.metrics.brainscore import brainscore_of_regions, choose_splits
+from nrp_onnx.scoring.metrics.brainscore import (
+    brainscore_of_regions,
+    choose_splits,
+    coordinates_of_layers,
+    joined_coordinates,
+)
 from nrp_onnx.scoring.options import ScoreOptions
 from nrp_onnx.scoring.regions import (
     Measured,
@@ -81,6 +86,7 @@ from nrp_onnx.scoring.splits import (
     VALIDATION_SHARE,
     Fold,
     check_responses,
+    held_out_alone,
     note_on_duplicates,
     stratification,
 )
@@ -124,6 +130,7 @@ class Plan:
     preprocessing: Preprocessing
     features: list[Feature]
     normalise: str
+    primal: PrimalSizes | None
     splitting: Splitting
     folds: list[Fold]
     stratified_on: str | None
@@ -151,10 +158,10 @@ class Extracted:
 
 @dataclass(frozen=True)
 class Fitted:
-    """The fits of all folds; ``differing`` are the layers in which the images differ."""
+    """The fits of all folds, and coordinates of the images for Brain-Score's metric, (n_stimuli, r)."""
 
     fits: Fits
-    differing: list[LayerSpan]
+    coordinates: np.ndarray
 
 
 def run_score(inputs: Inputs, out: str | Path | None) -> FinishedRun:
@@ -188,7 +195,7 @@ def run_score(inputs: Inputs, out: str | Path | None) -> FinishedRun:
         # Measuring and export keep one core busy; Brain-Score's metric takes the other.
         with one_blas_thread(), ThreadPoolExecutor(1) as beside:
             of_brainscore = beside.submit(
-                brainscore_of_regions, fitted.differing, extracted.recordings, splits
+                brainscore_of_regions, fitted.coordinates, extracted.recordings, splits
             )
             measured = measure(inputs, extracted, fitted, folder)
             difference = export(inputs, plan, extracted, fitted, measured, folder)
@@ -213,6 +220,7 @@ def make_plan(inputs: Inputs) -> Plan:
     normalise = choose_normalisation(options.normalise, recordings, notes)
     splitting = choose_splitting(options.protocol, options.folds, options.split, recordings, notes)
     folds, stratified_on = _folds(inputs, splitting, recordings)
+    primal = _choose_sizes(inputs, features)
     settings = {
         "model": backbone.sha256,
         "recordings": recordings.fingerprint,
@@ -224,13 +232,16 @@ def make_plan(inputs: Inputs) -> Plan:
         "protocol": splitting.protocol,
         "folds": len(folds),
         **({"split": splitting.split} if splitting.split else {}),
+        **({"primal": asdict(primal)} if primal else {}),
         "seed": options.seed,
         "seeds": options.seeds,
         "skip_bad_stimuli": options.skip_bad_stimuli,
         "schema_version": SCHEMA_VERSION,
         "algorithm_version": ALGORITHM_VERSION,
     }
-    return Plan(preprocessing, features, normalise, splitting, folds, stratified_on, settings)
+    return Plan(
+        preprocessing, features, normalise, primal, splitting, folds, stratified_on, settings
+    )
 
 
 def extract(inputs: Inputs, plan: Plan, folder: Path) -> Extracted:
@@ -282,7 +293,9 @@ def fit(inputs: Inputs, plan: Plan, extracted: Extracted, folder: Path) -> Fitte
     names = [feature.layer.name for feature in extracted.features]
     with inputs.timed("fitting_s"):
         record = TrialRecord(folder / TRIALS_FILE, names)
-        spans = spans_of(extracted.activations, inputs.engine, folder)
+        spans = []
+        if plan.primal is None:
+            spans = spans_of(extracted.activations, inputs.engine, folder)
         fits = fit_folds(
             spans,
             names,
@@ -298,6 +311,7 @@ def fit(inputs: Inputs, plan: Plan, extracted: Extracted, folder: Path) -> Fitte
                 SeenLayer(layer, feature.grid)
                 for layer, feature in zip(extracted.activations, extracted.features, strict=True)
             ],
+            primal=plan.primal,
         )
     if inputs.space.masks and not any(feature.grid for feature in extracted.features):
         inputs.notes.say(
@@ -312,15 +326,18 @@ def fit(inputs: Inputs, plan: Plan, extracted: Extracted, folder: Path) -> Fitte
         )
     for note in notes_on_layers(fits.n_directions):
         inputs.notes.say(note)
+    if plan.primal is not None:
+        return Fitted(fits, joined_coordinates(fits.first.bases))
     differing = [span for span, n in zip(spans, fits.n_directions.values(), strict=True) if n]
-    return Fitted(fits, differing)
+    return Fitted(fits, coordinates_of_layers(differing, extracted.recordings.n_stimuli))
 
 
 def measure(inputs: Inputs, extracted: Extracted, fitted: Fitted, folder: Path) -> Measured:
     """Step 4: the numbers of each region and site, from the held-out predictions."""
     recordings, folds, seed = extracted.recordings, extracted.folds, inputs.options.seed
     with inputs.timed("scoring_s"):
-        measured = measure_regions(recordings, fitted.fits, folds, seed)
+        held_out, held_out_folds = held_out_alone(recordings, folds, fitted.fits.kept)
+        measured = measure_regions(held_out, fitted.fits, held_out_folds, seed)
         write_sites(folder / SITES_FILE, recordings, measured.sites)
     for note in (
         *notes_on_seeds(measured.regions),
@@ -367,7 +384,7 @@ def export(
             features,
             recordings,
             {name: asdict(region.nrp_error) for name, region in measured.regions.items()},
-            fits.scales[new[0]],
+            fits.scales[np.searchsorted(fits.kept, new[0])],
             _units(plan, recordings),
         )
         difference = check_exported_head(
@@ -380,9 +397,9 @@ def export(
         )
         write_predictions(
             folder / PREDICTIONS_FILE,
-            recordings,
-            extracted.folds,
+            *held_out_alone(recordings, extracted.folds, fits.kept),
             fits.predictions,
+            fits.scales,
             fits.headline,
             fits.predictions_by_seed,
         )
@@ -491,6 +508,34 @@ def _folds(
         return folds, label
     inputs.notes.say(f"the folds are not stratified: no {label} labels, or too few of a class")
     return folds, None
+
+
+def _choose_sizes(inputs: Inputs, features: Sequence[Feature]) -> PrimalSizes | None:
+    """Whether fits are on images (None) or on features, and on how many; it is said.
+
+    Raises:
+        OptionError: if nothing fits into the memory that they may take.
+    """
+    recordings, space = inputs.recordings, inputs.space
+    budget = parse_budget(inputs.options.memory)
+    sees_places = (space.masks or space.masked) and any(feature.grid for feature in features)
+    grids = [feature.grid for feature in features] if sees_places else []
+    sizes = choose_sizes(
+        budget,
+        recordings.n_stimuli,
+        recordings.n_sites,
+        [feature.n_features for feature in features],
+        [grid.n_positions if grid else 4 for grid in grids],
+    )
+    if sizes is None:
+        return None
+    channels = f", {min(sizes.channels, space.channels)} channels" if sees_places else ""
+    inputs.notes.say(
+        f"{recordings.n_stimuli:,} images are fitted on features: {sizes.directions:,} leading "
+        f"directions a layer{channels}, {sizes.landmarks:,} landmarks for kernels; about "
+        f"{sizes.bytes / 2**30:.1f} GB at the peak (--memory)"
+    )
+    return sizes
 
 
 def _split_facts(name: str | None, fold: Fold) -> SplitFacts | None:

@@ -1,7 +1,8 @@
 """The numbers of each region, from held-out predictions."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -83,7 +84,7 @@ def measure_regions(recordings: Recordings, fits: Fits, folds: list[Fold], seed:
             nrp_error=NrpError(
                 value=drawn.mae[headline],
                 ci95=percentile_interval(drawn.means[headline]),
-                by_seed=[mean_absolute_error(found) for found in drawn.by_seed],
+                by_seed=drawn.by_seed,
             ),
             noise_floor=floor,
             noise_floor_reason=NO_NOISE_FLOOR if floor is None else None,
@@ -98,7 +99,7 @@ def measure_regions(recordings: Recordings, fits: Fits, folds: list[Fold], seed:
                         drawn.mae[name], drawn.mae["mean"], floor
                     ),
                     pearson_r_normalised=median((r[name] / ceiling_of(reliability))[sites]),
-                    mse=mean_squared_error(drawn.errors[name]),
+                    mse=mean_squared_error(drawn.errors[name]()),
                     mse_ci95=percentile_interval(drawn.squares[name]),
                     r2_normalised=median(
                         corrected := noise_corrected_r2(r[name], reliability)[sites]
@@ -124,18 +125,19 @@ def measure_regions(recordings: Recordings, fits: Fits, folds: list[Fold], seed:
 
 @dataclass(frozen=True, eq=False)
 class _Drawn:
-    """Errors in a region, float64 (n_images, n_sites) in units of the score, and their resamples.
+    """Errors in a region, and their resamples.
 
     Attributes:
-        errors: of each predictor, predicted - recorded.
-        by_seed: of the headline predictor by each seed.
+        errors: gives those of each predictor, predicted - recorded, float64 (n_images, n_sites) in
+            units of the score; of many sites they are not all held at once.
+        by_seed: mean absolute error of the headline predictor by each seed.
         mae: of each predictor.
         means, squares: mean absolute and mean squared error of each predictor in each resample.
         levels: the groups that sites are drawn in.
     """
 
-    errors: dict[str, np.ndarray]
-    by_seed: list[np.ndarray]
+    errors: dict[str, Callable[[], np.ndarray]]
+    by_seed: list[float]
     mae: dict[str, float]
     means: dict[str, np.ndarray]
     squares: dict[str, np.ndarray]
@@ -158,28 +160,33 @@ class _Drawn:
             errors: np.ndarray = (found[held_out][:, sites] - recorded) / scales
             return errors
 
-        errors = {name: errors_of(found) for name, found in fits.predictions.items()}
-        by_seed = [errors_of(found) for found in fits.predictions_by_seed]
-        drawn = dict(errors)
-        if len(by_seed) > 1:
-            drawn[fits.headline] = np.stack(by_seed)
+        mae, means, squares = {}, {}, {}
+        for name, found in fits.predictions.items():
+            errors = errors_of(found)
+            mae[name] = mean_absolute_error(errors)
+            if name == fits.headline and len(fits.predictions_by_seed) > 1:
+                errors = np.stack([errors_of(one) for one in fits.predictions_by_seed])
+            means[name] = bootstrap_means(np.abs(errors), seed, levels=levels)
+            squares[name] = bootstrap_means(errors**2, seed, levels=levels)
+        by_seed = [mean_absolute_error(errors_of(one)) for one in fits.predictions_by_seed]
         return cls(
-            errors,
+            {name: partial(errors_of, found) for name, found in fits.predictions.items()},
             by_seed,
-            {name: mean_absolute_error(found) for name, found in errors.items()},
-            {n: bootstrap_means(np.abs(found), seed, levels=levels) for n, found in drawn.items()},
-            {n: bootstrap_means(found**2, seed, levels=levels) for n, found in drawn.items()},
+            mae,
+            means,
+            squares,
             levels,
         )
 
     def compare(self, name: str, other: str) -> PairedDifference:
         """One predictor less another."""
+        own, others = self.errors[name](), self.errors[other]()
         return compare_errors(
-            self.errors[name],
-            self.errors[other],
+            own,
+            others,
             self.means[name] - self.means[other],
             self.squares[name] - self.squares[other],
-            site_tests(self.errors[name], self.errors[other]).counts,
+            site_tests(own, others).counts,
         )
 
 
@@ -202,7 +209,7 @@ def _out_of_distribution(
     for name, predictions in fits.predictions.items():
         predicted = predictions[fold.ood][:, sites]
         errors = (predicted - recorded) / scales
-        of_test = np.abs(drawn.errors[name])
+        of_test = np.abs(drawn.errors[name]())
         means = bootstrap_means(np.abs(errors), seed, levels=drawn.levels)
         drops = bootstrap_drops(of_test, np.abs(errors), seed, levels=drawn.levels)
         found[name] = OodScore(

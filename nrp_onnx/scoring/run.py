@@ -21,10 +21,10 @@ from nrp_onnx.errors import RunError
 from nrp_onnx.scoring.result import RegionScore, Result
 from nrp_onnx.scoring.run_folder import (
     LEVELS_KEY,
-    NEVER_HELD_OUT,
     PREDICTIONS_FILE,
     REGIONS_KEY,
     RESULT_FILE,
+    SCALE,
     SITES_KEY,
     seed_column,
 )
@@ -293,11 +293,12 @@ def read_predictions(folder: Path, result: Result) -> HeldOut:
     recorded = rates.pop("recorded")
     scale = np.ones_like(recorded)
     held_out = np.flatnonzero(fold >= 0)
-    if result.protocol.normalise == "zscore":
+    if SCALE in table.column_names:
+        scale = _rates(table, SCALE)
+    elif result.protocol.normalise == "zscore":
         for number in np.unique(fold[held_out]):
             # As in the score: by each site's deviation over the images that this fold trained on.
-            trained = (fold != number) & (fold >= NEVER_HELD_OUT)
-            deviation = np.nanstd(recorded[trained], axis=0)
+            deviation = np.nanstd(recorded[fold != number], axis=0)
             scale[fold == number] = np.where(deviation > 0, deviation, 1.0)
     return HeldOut(
         stimulus_ids=tuple(stimulus_ids[place] for place in held_out),

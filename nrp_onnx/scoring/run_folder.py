@@ -24,9 +24,11 @@ FINISHED = (
     *(PREDICTIONS_FILE, SITES_FILE),
 )
 SITES_KEY, REGIONS_KEY, LEVELS_KEY = "nrp_onnx.sites", "nrp_onnx.regions", "nrp_onnx.levels"
-#: The fold of an image that trains and is never held out; of one that is held out from another
-#: distribution, and scored apart; and of one that has no part in a fixed split.
-NEVER_HELD_OUT, OUT_OF_DISTRIBUTION, NO_PART = -1, -2, -3
+#: The fold of an image that is never held out; and of one that a fixed split holds out as of another
+#: distribution, and that is scored apart.
+NEVER_HELD_OUT, OUT_OF_DISTRIBUTION = -1, -2
+#: The column of what errors are divided by.
+SCALE = "scale"
 #: What a report is, and what it shows of the stimuli.
 REPORT_FILE, THUMBNAILS_FILE = "report.html", "report_images.parquet"
 
@@ -116,15 +118,19 @@ def write_predictions(
     recordings: Recordings,
     folds: Sequence[Fold],
     predictions: dict[str, np.ndarray],
+    scales: np.ndarray,
     headline: str = "",
     by_seed: Sequence[np.ndarray] = (),
 ) -> None:
     """Write stimulus_id, fold, the recorded averages and each predictor's rates, in recorded units.
 
-    The fold of an image that trains and is never held out is `NEVER_HELD_OUT`, and its rates are
-    missing; those of a fixed split may also be `OUT_OF_DISTRIBUTION` or have `NO_PART`. The metadata name sites and regions, and the animal and session of each site where they are known.
+    The column ``scale`` is what errors of an image are divided by to be in units of the score. The fold of
+    an image that is never held out is `NEVER_HELD_OUT`, and its rates are missing; a fixed split has
+    rows for its held-out images alone. The metadata name sites and regions, and the animal and session
+    of each site where they are known.
 
     Args:
+        recordings, folds: of the held-out images alone, where a fixed split holds them out.
         headline: the predictor that ``by_seed`` are predictions of.
         by_seed: of each seed; those after the first, which is ``headline`` itself, have columns of
             their own.
@@ -132,13 +138,11 @@ def write_predictions(
     further = {seed_column(headline, place): rates for place, rates in enumerate(by_seed) if place}
     fold_of = np.full(recordings.n_stimuli, NEVER_HELD_OUT, np.int32)
     for number, fold in enumerate(folds):
-        if fold.is_fixed:
-            fold_of[:] = NO_PART
-            fold_of[fold.train] = NEVER_HELD_OUT
-            fold_of[fold.ood] = OUT_OF_DISTRIBUTION
         fold_of[fold.test] = number
+        fold_of[fold.ood] = OUT_OF_DISTRIBUTION
     columns = {"stimulus_id": pa.array(recordings.stimulus_ids, pa.string()), "fold": fold_of}
-    for name, rates in {"recorded": recordings.averages, **predictions, **further}.items():
+    every = {"recorded": recordings.averages, SCALE: scales, **predictions, **further}
+    for name, rates in every.items():
         flat = pa.array(np.ascontiguousarray(rates, np.float32).ravel())
         columns[name] = pa.FixedSizeListArray.from_arrays(flat, recordings.n_sites)
     sites = {

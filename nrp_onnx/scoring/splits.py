@@ -112,6 +112,23 @@ def fixed_split(recordings: Recordings, split: FixedSplit, seed: int) -> list[Fo
     return [replace(_fold(train, test, None, seed), ood=ood, is_fixed=True)]
 
 
+def held_out_alone(
+    recordings: Recordings, folds: list[Fold], kept: np.ndarray
+) -> tuple[Recordings, list[Fold]]:
+    """Recordings and folds of the held-out images of a fixed split; of all images without one.
+
+    Args:
+        kept: places of the held-out images.
+    """
+    if not folds[0].is_fixed:
+        return recordings, folds
+    names = {recordings.stimulus_ids[place] for place in kept}
+    others = {name for name in recordings.stimulus_ids if name not in names}
+    none = np.empty(0, np.int64)
+    test, ood = (np.searchsorted(kept, places) for places in (folds[0].test, folds[0].ood))
+    return recordings.without_stimuli(others), [Fold(test, none, none, ood, is_fixed=True)]
+
+
 def _fold(train: np.ndarray, test: np.ndarray, labels: np.ndarray | None, seed: int) -> Fold:
     fit, validation = train_test_split(
         train,

@@ -13,6 +13,7 @@ from sklearn.linear_model import RidgeCV
 from nrp_onnx.activations.layer_file import LoadedLayer
 from nrp_onnx.predictor.baselines import fit_baselines
 from nrp_onnx.predictor.image_products import read_span
+from nrp_onnx.predictor.linear_path import LinearPath
 from nrp_onnx.predictor.ridge import ALPHAS
 from tests.command_line import nrp_onnx
 
@@ -33,7 +34,7 @@ def test_linear_path_is_ridge_and_its_weights_give_its_rates(n_features: tuple[i
     y[:7, 1] = np.nan
     spans = [read_span(LoadedLayer(x)) for x in layers]
     path = fit_baselines(spans, y[TRAIN], TRAIN, np.arange(100), kernel_ridge=False).ridge
-    assert path is not None
+    assert isinstance(path, LinearPath)
 
     parts = []
     for x in layers:

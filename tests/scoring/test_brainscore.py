@@ -16,9 +16,13 @@ from nrp_onnx.backbone.model import load_backbone
 from nrp_onnx.backbone.preprocessing import PRESETS
 from nrp_onnx.backbone.reductions import Reduction
 from nrp_onnx.notes import Notes
-from nrp_onnx.predictor.image_products import LayerSpan, read_span
+from nrp_onnx.predictor.image_products import read_span
 from nrp_onnx.recordings import Recordings, import_arrays
-from nrp_onnx.scoring.metrics.brainscore import brainscore_of_regions, choose_splits
+from nrp_onnx.scoring.metrics.brainscore import (
+    brainscore_of_regions,
+    choose_splits,
+    coordinates_of_layers,
+)
 from tests.recordings.test_noise import recordings_of
 from tests.recordings.test_reliability import by_pandas
 
@@ -64,8 +68,8 @@ def case() -> tuple[list[np.ndarray], Recordings]:
     return [wide.astype(np.float32), narrow.astype(np.float32)], recordings
 
 
-def spans(layers: list[np.ndarray]) -> list[LayerSpan]:
-    return [read_span(LoadedLayer(layer)) for layer in layers]
+def seen(layers: list[np.ndarray]) -> np.ndarray:
+    return coordinates_of_layers([read_span(LoadedLayer(x)) for x in layers], len(layers[0]))
 
 
 @pytest.mark.parametrize("label", ["object_name", None])
@@ -74,7 +78,7 @@ def test_every_number_is_that_of_scikit_learn(case, label) -> None:
     if label is None:
         recordings = replace(recordings, stimulus_labels={})
     notes = Notes()
-    found = brainscore_of_regions(spans(layers), recordings, choose_splits(recordings, notes))
+    found = brainscore_of_regions(seen(layers), recordings, choose_splits(recordings, notes))
     assert bool(notes.said) == (label is None)
     kind = ShuffleSplit if label is None else StratifiedShuffleSplit
     splitter = kind(10, train_size=0.9, random_state=1)
@@ -100,7 +104,7 @@ def test_the_label_is_that_of_the_recordings(case) -> None:
     layers, recordings = case
     labels = {**recordings.stimulus_labels, "texture_type": ("x", "y") * 45}
     recordings = replace(recordings, stimulus_labels=labels, stratify_on="texture_type")
-    numbers = brainscore_of_regions(spans(layers), recordings, choose_splits(recordings, Notes()))[
+    numbers = brainscore_of_regions(seen(layers), recordings, choose_splits(recordings, Notes()))[
         "IT"
     ]
     assert numbers.stratified_on == "texture_type"
@@ -114,12 +118,12 @@ def test_the_label_is_that_of_the_recordings(case) -> None:
 
 def test_the_scale_of_activations_and_rates_changes_nothing(case) -> None:
     layers, recordings = case
-    before = brainscore_of_regions(spans(layers), recordings, choose_splits(recordings, Notes()))[
+    before = brainscore_of_regions(seen(layers), recordings, choose_splits(recordings, Notes()))[
         "V4"
     ]
     scaled = replace(recordings, responses=recordings.responses * np.float32(1e-4))
     after = brainscore_of_regions(
-        spans([layer * np.float32(1e6) for layer in layers]), scaled, choose_splits(scaled, Notes())
+        seen([layer * np.float32(1e6) for layer in layers]), scaled, choose_splits(scaled, Notes())
     )["V4"]
     assert after.score == pytest.approx(before.score, abs=1e-3)
 
@@ -134,13 +138,15 @@ def test_what_cannot_be_computed_is_none_with_a_reason(case) -> None:
         presentation_stimulus=recordings.presentation_stimulus[once],
         repetition=recordings.repetition[once],
     )
-    numbers = brainscore_of_regions(spans(layers), single, choose_splits(single, Notes()))["V4"]
+    numbers = brainscore_of_regions(seen(layers), single, choose_splits(single, Notes()))["V4"]
     assert (numbers.score, numbers.ceiling) == (None, None)
     assert numbers.reason is not None
     assert "two repetitions" in numbers.reason
     assert numbers.r is not None
     assert numbers.r > 0.4
-    numbers = brainscore_of_regions([], recordings, choose_splits(recordings, Notes()))["V4"]
+    numbers = brainscore_of_regions(
+        np.zeros((recordings.n_stimuli, 0)), recordings, choose_splits(recordings, Notes())
+    )["V4"]
     assert (numbers.score, numbers.r, numbers.error) == (None, None, None)
     assert numbers.reason is not None
     assert "never vary" in numbers.reason
@@ -170,7 +176,9 @@ def test_real_recordings_and_activations(shared: Path, tmp_path: Path) -> None:
     ).paths
     layers = [StoredLayer(path, recordings.stimulus_ids) for path in paths]
     found = brainscore_of_regions(
-        [read_span(layer) for layer in layers], recordings, choose_splits(recordings, Notes(), 3)
+        coordinates_of_layers([read_span(layer) for layer in layers], 640),
+        recordings,
+        choose_splits(recordings, Notes(), 3),
     )
     x = np.hstack([layer.read(np.arange(640)) for layer in layers]).astype(float)
     # The features in an orthonormal basis: scikit-learn takes minutes on all of them.

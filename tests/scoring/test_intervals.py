@@ -74,7 +74,8 @@ def _fits(recordings: Recordings, seed: int, spread: float) -> Fits:
         HEADLINE: by_seed[0],
     }
     scales = np.ones(shape)
-    return Fits(predictions, by_seed, scales, cast(Any, None), 1, [], {}, HEADLINE)
+    kept = np.arange(shape[0])
+    return Fits(kept, predictions, by_seed, scales, cast(Any, None), 1, [], {}, HEADLINE)
 
 
 def _finished(
@@ -84,7 +85,7 @@ def _finished(
     measured = measure_regions(recordings, fits, folds, seed=0)
     folder.mkdir()
     write_predictions(
-        folder / "predictions.parquet", recordings, folds, fits.predictions, HEADLINE,
+        folder / "predictions.parquet", recordings, folds, fits.predictions, fits.scales, HEADLINE,
         fits.predictions_by_seed,
     )  # fmt: skip
     result = Result(

@@ -14,6 +14,7 @@ from sklearn.model_selection import ShuffleSplit, StratifiedShuffleSplit
 
 from nrp_onnx.notes import Notes
 from nrp_onnx.predictor.baselines import predict_pls
+from nrp_onnx.predictor.directions import Basis
 from nrp_onnx.predictor.image_products import LayerSpan, coordinates, joined_products
 from nrp_onnx.predictor.ridge import response_patterns
 from nrp_onnx.recordings import Recordings, split_half_reliability
@@ -40,8 +41,22 @@ class Splits:
     is_fixed: bool = False
 
 
+def coordinates_of_layers(layers: Sequence[LayerSpan], n_images: int) -> np.ndarray:
+    """What PLS sees of the layers side by side, as they are: float32 (n_images, r).
+
+    Args:
+        layers: in which the stimuli differ.
+    """
+    return coordinates(joined_products(layers)) if layers else np.zeros((n_images, 0), np.float32)
+
+
+def joined_coordinates(bases: Sequence[Basis]) -> np.ndarray:
+    """The same in the leading directions of each layer, where images are many."""
+    return np.hstack([basis.coordinates / np.float32(basis.scale) for basis in bases])
+
+
 def brainscore_of_regions(
-    layers: Sequence[LayerSpan], recordings: Recordings, splits: Splits
+    x: np.ndarray, recordings: Recordings, splits: Splits
 ) -> dict[str, BrainScore]:
     """Brain-Score's neural score of each region.
 
@@ -52,22 +67,21 @@ def brainscore_of_regions(
     the explainable variance, r^2 / ceiling.
 
     Args:
-        layers: in which the stimuli differ; PLS sees the features of all of them side by side, as
-            they are.
+        x: what PLS sees of all layers side by side, float32 (n_stimuli, r).
         splits: of `choose_splits`.
 
     Returns:
         Of each region; ``error`` is that of r: the standard deviation over splits, by the root of
         their number.
     """
-    x = coordinates(joined_products(layers)) if layers else np.zeros((recordings.n_stimuli, 0))
     n_splits = len(splits.places)
     r_of_sites = np.array(map_on_cores(partial(_r_of_split, x, recordings), splits.places))
-    repeated = recordings
+    repeated, n_halves = recordings, n_splits
     if splits.is_fixed:
+        n_halves = N_SPLITS
         test = {recordings.stimulus_ids[place] for place in splits.places[0][1]}
         repeated = recordings.without_stimuli(set(recordings.stimulus_ids) - test)
-    reliability = split_half_reliability(repeated, SEED, max(n_splits, N_SPLITS))
+    reliability = split_half_reliability(repeated, SEED, n_halves)
     found = {}
     for region in recordings.region_names:
         sites = np.array(recordings.regions) == region
