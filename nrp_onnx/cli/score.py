@@ -87,6 +87,10 @@ def score_command(
         str | None,
         typer.Option(help="Folder of activations, a path or URI. [default: one in the output]"),
     ] = None,
+    all_images: Annotated[
+        bool,
+        typer.Option(help="Leave *_all.onnx, too: fitted to all images, to predict new ones with."),
+    ] = False,
     memory: Annotated[
         str | None,
         typer.Option(help="What fits may take of it, such as 800MB. [default: 4GB]"),
@@ -121,6 +125,7 @@ def score_command(
         device=device,
         skip_bad_stimuli=skip_bad_stimuli,
         overwrite=overwrite,
+        all_images=all_images,
         memory=memory,
         activations=activations,
         engine=engine,

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,31 @@ from nrp_onnx.export.predict import REGIONS_KEY, SITES_KEY, UNITS_KEY
 from nrp_onnx.recordings import Recordings
 
 HEAD, PREDICTOR, SCORER = "head.onnx", "predictor.onnx", "scorer.onnx"
+#: In the metadata: the predictor whose rates they are, and which images it was fitted to.
+PREDICTOR_KEY, TRAINED_ON_KEY = "nrp_onnx.predictor", "nrp_onnx.trained_on"
 #: The exported head must give the scored rates to this part of a site's standard deviation.
 _TOLERANCE = 1e-4
 _IMAGES_A_RUN = 16
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """Which images a predictor was fitted to, for the metadata.
+
+    Attributes:
+        what: in words, such as ``the training images of fold 0``.
+        n_images: how many they are.
+        not_seen: ids of the stimuli that it did not see.
+    """
+
+    what: str
+    n_images: int
+    not_seen: list[str]
+
+
+def named(file: str, all_images: bool) -> str:
+    """The file of the predictor that is fitted to all images, beside that of the first fold."""
+    return file.replace(".onnx", "_all.onnx") if all_images else file
 
 
 def export_fold(
@@ -40,6 +63,9 @@ def export_fold(
     scores: dict[str, Any],
     score_scale: np.ndarray,
     score_units: str,
+    headline: str,
+    trained_on: TrainedOn,
+    all_images: bool = False,
 ) -> None:
     """Write the three models.
 
@@ -47,6 +73,8 @@ def export_fold(
         features: those that the head uses, in its order.
         scores: the NRP-error of each region, for the metadata.
         score_scale: float array (n_sites,): errors are divided by these to be in units of the score.
+        headline: the predictor.
+        all_images: whether it is the one that is fitted to all images.
     """
     facts = {
         SITES_KEY: json.dumps(recordings.site_ids),
@@ -56,14 +84,16 @@ def export_fold(
             for name, error in scores.items()
         },
         REGIONS_KEY: json.dumps(recordings.regions),
+        PREDICTOR_KEY: headline,
+        TRAINED_ON_KEY: json.dumps(asdict(trained_on)),
         "nrp_onnx.simulated": json.dumps(recordings.simulated),
     }
-    save_model(head_model(head, features, facts), folder / HEAD)
+    save_model(head_model(head, features, facts), folder / named(HEAD, all_images))
     graph = build_feature_graph(backbone, preprocessing, features)
     predictor = predictor_model(head, graph, facts)
-    save_model(predictor, folder / PREDICTOR, backbone.path.parent)
+    save_model(predictor, folder / named(PREDICTOR, all_images), backbone.path.parent)
     scorer = scorer_model(predictor, recordings.regions, score_scale, score_units)
-    save_model(scorer, folder / SCORER, backbone.path.parent)
+    save_model(scorer, folder / named(SCORER, all_images), backbone.path.parent)
 
 
 def check_exported_head(
@@ -73,6 +103,7 @@ def check_exported_head(
     images: np.ndarray,
     scored: np.ndarray,
     deviation: np.ndarray,
+    all_images: bool = False,
 ) -> float:
     """Run head.onnx on held-out images and compare it with what was scored.
 
@@ -88,7 +119,7 @@ def check_exported_head(
     Raises:
         ModelError: if it is over the tolerance.
     """
-    path = folder / HEAD
+    path = folder / named(HEAD, all_images)
     session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
     names = [feature.layer.name for feature in features]
     rates = []

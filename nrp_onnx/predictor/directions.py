@@ -223,8 +223,9 @@ def fit_sampled_basis(
         few = max(_FEWEST, _SAMPLE_BYTES // (8 * n_features))
         mean, directions = _sampled_directions(layer, sample[:: -(-len(sample) // few)], most)
     coordinates = np.zeros((n, max(directions.shape[1], 1)), np.float32)
+    turn = directions.astype(np.float64)
     for places, rows in layer.blocks() if directions.size else ():
-        coordinates[places] = (rows - mean) @ directions
+        coordinates[places] = (rows - mean) @ turn
     lengths = np.square(coordinates[train], dtype=np.float64).mean() if directions.size else 1.0
     scale = float(1 / np.sqrt(lengths)) if lengths > 0 else 1.0
     coordinates *= np.float32(scale)

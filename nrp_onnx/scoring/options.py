@@ -50,6 +50,8 @@ class ScoreOptions:
         seeds: search and train so often on the same folds.
         overwrite: replace another run, and other activations; what fits is kept.
         report: write report.html.
+        all_images: leave a second set of models, ``*_all.onnx``, that is fitted to all images by the same
+            search: to predict new images with, not to audit the score.
         memory: what fits may take, such as ``4GB``, which is the default. Where inner products of all
             images do not fit, or images are more than 4,000, fits are on features, as many as fit.
         activations: the folder of the activations, or its URI; None: one in the output folder. Models
@@ -74,6 +76,7 @@ class ScoreOptions:
     skip_bad_stimuli: bool = False
     overwrite: bool = False
     report: bool = True
+    all_images: bool = False
     memory: str | None = None
     activations: Path | str | None = None
     replace_activations: bool = False

@@ -23,8 +23,8 @@ from nrp_onnx.activations.remote import folder_of
 from nrp_onnx.backbone.feature_graph import Feature
 from nrp_onnx.backbone.model import Backbone
 from nrp_onnx.backbone.preprocessing import Preprocessing
-from nrp_onnx.engine import Engine
-from nrp_onnx.export.exported_fold import check_exported_head, export_fold
+from nrp_onnx.engine import Engine, LocalEngine
+from nrp_onnx.export.exported_fold import TrainedOn, check_exported_head, export_fold
 from nrp_onnx.export.folded_head import fold_head, used_layers
 from nrp_onnx.files import safe_name, sha256_of_json, write_json
 from nrp_onnx.notes import Notes
@@ -41,6 +41,7 @@ from nrp_onnx.scoring.choices import (
     choose_splitting,
     choose_visual_degrees,
 )
+from nrp_onnx.scoring.fold import FittedFold
 from nrp_onnx.scoring.folds import Fits, fit_folds, notes_on_layers, spans_of
 from nrp_onnx.scoring.metrics.brainscore import (
     brainscore_of_regions,
@@ -75,6 +76,7 @@ from nrp_onnx.scoring.run_folder import (
     PREDICTIONS_FILE,
     RESULT_FILE,
     SITES_FILE,
+    TRIALS_ALL_FILE,
     TRIALS_FILE,
     only_one_run,
     take_folder,
@@ -85,6 +87,7 @@ from nrp_onnx.scoring.splits import (
     PAPER_PARTS,
     VALIDATION_SHARE,
     Fold,
+    all_images,
     check_responses,
     held_out_alone,
     note_on_duplicates,
@@ -158,10 +161,16 @@ class Extracted:
 
 @dataclass(frozen=True)
 class Fitted:
-    """The fits of all folds, and coordinates of the images for Brain-Score's metric, (n_stimuli, r)."""
+    """What came of the folds.
+
+    Attributes:
+        coordinates: of the images for Brain-Score's metric, float32 (n_stimuli, r).
+        final: the predictor that is fitted to all images, where that is asked for.
+    """
 
     fits: Fits
     coordinates: np.ndarray
+    final: FittedFold | None = None
 
 
 def run_score(inputs: Inputs, out: str | Path | None) -> FinishedRun:
@@ -233,6 +242,7 @@ def make_plan(inputs: Inputs) -> Plan:
         "folds": len(folds),
         **({"split": splitting.split} if splitting.split else {}),
         **({"primal": asdict(primal)} if primal else {}),
+        **({"all_images": True} if options.all_images else {}),
         "seed": options.seed,
         "seeds": options.seeds,
         "skip_bad_stimuli": options.skip_bad_stimuli,
@@ -292,27 +302,37 @@ def fit(inputs: Inputs, plan: Plan, extracted: Extracted, folder: Path) -> Fitte
     """Step 3: fit every predictor on each training fold and predict its held-out images."""
     names = [feature.layer.name for feature in extracted.features]
     with inputs.timed("fitting_s"):
-        record = TrialRecord(folder / TRIALS_FILE, names)
         spans = []
         if plan.primal is None:
             spans = spans_of(extracted.activations, inputs.engine, folder)
-        fits = fit_folds(
-            spans,
-            names,
-            extracted.recordings,
-            extracted.folds,
-            inputs.space,
-            plan.normalise,
-            inputs.options.seed,
-            record,
-            n_seeds=inputs.options.seeds,
-            engine=inputs.engine,
-            seen=[
-                SeenLayer(layer, feature.grid)
-                for layer, feature in zip(extracted.activations, extracted.features, strict=True)
-            ],
-            primal=plan.primal,
-        )
+
+        def fits_of(folds: list[Fold], record: Path, n_seeds: int, engine: Engine) -> Fits:
+            return fit_folds(
+                spans,
+                names,
+                extracted.recordings,
+                folds,
+                inputs.space,
+                plan.normalise,
+                inputs.options.seed,
+                TrialRecord(record, names),
+                n_seeds=n_seeds,
+                engine=engine,
+                seen=[
+                    SeenLayer(layer, feature.grid)
+                    for layer, feature in zip(
+                        extracted.activations, extracted.features, strict=True
+                    )
+                ],
+                primal=plan.primal,
+            )
+
+        seeds = inputs.options.seeds
+        fits = fits_of(extracted.folds, folder / TRIALS_FILE, seeds, inputs.engine)
+        final = None
+        if inputs.options.all_images:
+            whole = [all_images(extracted.folds[0], inputs.options.seed)]
+            final = fits_of(whole, folder / TRIALS_ALL_FILE, 1, LocalEngine()).first
     if inputs.space.masks and not any(feature.grid for feature in extracted.features):
         inputs.notes.say(
             "no layer keeps places in the image (a vector, or pooled to one): heads are dense, as in "
@@ -327,9 +347,10 @@ def fit(inputs: Inputs, plan: Plan, extracted: Extracted, folder: Path) -> Fitte
     for note in notes_on_layers(fits.n_directions):
         inputs.notes.say(note)
     if plan.primal is not None:
-        return Fitted(fits, joined_coordinates(fits.first.bases))
+        return Fitted(fits, joined_coordinates(fits.first.bases), final)
     differing = [span for span, n in zip(spans, fits.n_directions.values(), strict=True) if n]
-    return Fitted(fits, coordinates_of_layers(differing, extracted.recordings.n_stimuli))
+    n_stimuli = extracted.recordings.n_stimuli
+    return Fitted(fits, coordinates_of_layers(differing, n_stimuli), final)
 
 
 def measure(inputs: Inputs, extracted: Extracted, fitted: Fitted, folder: Path) -> Measured:
@@ -359,42 +380,61 @@ def export(
     """Step 5: write the predictor of the first fold as ONNX, and the held-out predictions.
 
     Returns:
-        How far the exported head is from the scored rates, in standard deviations of each site.
+        How far exported heads are from the fitted rates, in standard deviations of each site.
 
     Raises:
-        ModelError: if it is too far.
+        ModelError: if that is too far.
     """
-    recordings, fits, new = extracted.recordings, fitted.fits, extracted.folds[0].new
+    recordings, fits, fold = extracted.recordings, fitted.fits, extracted.folds[0]
     with inputs.timed("export_s"):
-        first = fits.first
-        used = used_layers(first.predictor, first.bases)
-        features = [extracted.features[place] for place in used]
-        export_fold(
-            folder,
-            fold_head(
-                first.predictor,
-                first.bases,
-                first.channels,
-                extracted.activations,
-                first.offset,
-                first.scale,
-            ),
-            inputs.backbone,
-            plan.preprocessing,
-            features,
-            recordings,
-            {name: asdict(region.nrp_error) for name, region in measured.regions.items()},
-            fits.scales[np.searchsorted(fits.kept, new[0])],
-            _units(plan, recordings),
-        )
-        difference = check_exported_head(
-            folder,
-            features,
-            [extracted.activations[place] for place in used],
-            new,
-            first.rates,
-            np.nanstd(recordings.averages, axis=0),
-        )
+        what = "the training images of fold 0"
+        if plan.splitting.split is not None:
+            what = f"the training images of the split {plan.splitting.split}"
+        chosen = [(fits.first, fold, what, False)]
+        if fitted.final is not None:
+            whole = all_images(fold, inputs.options.seed)
+            chosen.append((fitted.final, whole, "all images", True))
+        differences = []
+        for found, of_fold, words, is_final in chosen:
+            used = used_layers(found.predictor, found.bases)
+            features = [extracted.features[place] for place in used]
+            seen = set(of_fold.train.tolist())
+            export_fold(
+                folder,
+                fold_head(
+                    found.predictor,
+                    found.bases,
+                    found.channels,
+                    extracted.activations,
+                    found.offset,
+                    found.scale,
+                ),
+                inputs.backbone,
+                plan.preprocessing,
+                features,
+                recordings,
+                {name: asdict(region.nrp_error) for name, region in measured.regions.items()},
+                found.scale if plan.normalise == "zscore" else np.ones(recordings.n_sites),
+                _units(plan, recordings),
+                fits.headline,
+                TrainedOn(
+                    words,
+                    len(seen),
+                    [x for place, x in enumerate(recordings.stimulus_ids) if place not in seen],
+                ),
+                is_final,
+            )
+            differences.append(
+                check_exported_head(
+                    folder,
+                    features,
+                    [extracted.activations[place] for place in used],
+                    of_fold.new,
+                    found.rates,
+                    np.nanstd(recordings.averages, axis=0),
+                    is_final,
+                )
+            )
         write_predictions(
             folder / PREDICTIONS_FILE,
             *held_out_alone(recordings, extracted.folds, fits.kept),
@@ -403,7 +443,7 @@ def export(
             fits.headline,
             fits.predictions_by_seed,
         )
-    return difference
+    return max(differences)
 
 
 def write(

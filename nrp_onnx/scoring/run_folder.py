@@ -19,6 +19,8 @@ from nrp_onnx.scoring.splits import Fold
 
 RUN_FILE, RESULT_FILE = "run.json", "result.json"
 PREDICTIONS_FILE, SITES_FILE, TRIALS_FILE = "predictions.parquet", "sites.csv", "trials.parquet"
+#: Heads of the search on all images.
+TRIALS_ALL_FILE = "trials_all.parquet"
 FINISHED = (
     *(RESULT_FILE, "head.onnx", "predictor.onnx", "scorer.onnx"),
     *(PREDICTIONS_FILE, SITES_FILE),

@@ -21,6 +21,8 @@ PAPER_PARTS = 5
 #: From so many patterns of missing responses on, a note says that fitting takes long.
 _MANY_PATTERNS = 8
 _IMAGES_A_BLOCK = 512
+#: Images that a predictor of all images is checked on.
+_CHECKED = 16
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,16 @@ def fixed_split(recordings: Recordings, split: FixedSplit, seed: int) -> list[Fo
         for ids in (split.train, split.test, split.ood)
     )
     return [replace(_fold(train, test, None, seed), ood=ood, is_fixed=True)]
+
+
+def all_images(fold: Fold, seed: int) -> Fold:
+    """Train on every image that has a part in the folds; a few of them are predicted, as a check.
+
+    Args:
+        fold: one of the folds.
+    """
+    every = np.sort(np.concatenate([fold.train, fold.new]))
+    return replace(_fold(every, every[:_CHECKED], None, seed), is_fixed=True)
 
 
 def held_out_alone(

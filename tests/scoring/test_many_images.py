@@ -33,12 +33,21 @@ def test_features_and_images_give_the_same_rates(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """All features of these layers fit, and all training images are landmarks: nothing is approximate."""
-    given = {"layers": "1", "reduce": "avgpool:2", "search": search, "device": "cpu", "folds": 8}
-    dual = nrp.score(model_path, recordings_folder, out=tmp_path / "dual", report=False, **given)
+
+    def scored(name: str) -> nrp.Run:
+        return nrp.score(
+            *(model_path, recordings_folder),
+            out=tmp_path / name,
+            layers="1",
+            reduce="avgpool:2",
+            search=search,
+            folds=8,
+            report=False,
+        )
+
+    dual = scored("dual")
     monkeypatch.setattr(memory, "MOST_IMAGES", 10)
-    primal = nrp.score(
-        model_path, recordings_folder, out=tmp_path / "primal", report=False, **given
-    )
+    primal = scored("primal")
     assert not any("fitted on features" in note for note in dual.result.notes)
     assert any("40 images are fitted on features" in note for note in primal.result.notes)
     deviation = np.nanstd(load_recordings(recordings_folder).averages, axis=0)
