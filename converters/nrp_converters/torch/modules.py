@@ -4,6 +4,7 @@ Hooks clone these outputs while ``torch.export`` traces the model, so that what 
 place afterwards (``nn.ReLU(inplace=True)``, ``x += y``) leaves them as they were made.
 """
 
+import inspect
 import io
 import re
 from collections.abc import Iterator, Mapping
@@ -39,6 +40,7 @@ from nrp_converters.torch.layers import (
     tensors_in,
     watched,
 )
+from nrp_converters.torch.wrapped import plain_module, without_compiling
 from nrp_onnx.backbone.find_layers import TORCH_SCOPES
 from nrp_onnx.backbone.preprocessing import Preprocessing
 from nrp_onnx.backbone.preprocessing_nodes import check_fits
@@ -52,7 +54,7 @@ _MAXIMUM_BYTES = 2**31 - 1
 
 
 def convert(
-    module: nn.Module,
+    module: nn.Module | torch.export.ExportedProgram,
     example_input: Tensor | None = None,
     *,
     preprocessing: Preprocessing,
@@ -67,7 +69,8 @@ def convert(
     it was.
 
     Args:
-        module: takes one batch of images, of any number.
+        module: takes one batch of images, of any number. ``DataParallel`` and ``torch.compile`` are
+            taken off; an ``ExportedProgram`` must have an open batch axis.
         example_input: images of shape (batch, 3, H, W) or (batch, H, W, 3), float32 or float16, on
             the module's device. H and W become those of the ONNX model; the values do not matter.
             None takes float32 of shape (1, 3, 224, 224).
@@ -81,10 +84,11 @@ def convert(
 
     Raises:
         ModelError: if the module cannot be run, traced or expressed in ONNX, depends on the batch
-            size, has no layers, or is over 2 GB.
+            size or mixes its images, has no layers, or is over 2 GB.
         OptionError: if the preprocessing does not give such an input, the source is no JSON, or
             onnxscript is not installed.
     """
+    module = plain_module(module, type(module).__name__)
     origin = _origin(module, source or {})
     imported("onnxscript", "Run: pip install 'nrp-onnx[torch]'.")
     where = type(module).__name__
@@ -186,7 +190,7 @@ def _evaluation(module: nn.Module) -> Iterator[None]:
     # The fast path of attention calls no submodules, so their outputs would not be seen.
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), without_compiling():
             module.eval()
             yield
     finally:
@@ -232,7 +236,7 @@ def _trace(module: nn.Module, example: Tensor, plan: Plan) -> torch.export.Expor
             return torch.export.export(
                 module,
                 (some_images(example, 2),),  # a batch of 1 would be taken for a constant
-                dynamic_shapes=({0: torch.export.Dim(_BATCH)},),
+                dynamic_shapes=_open_batch(module),
                 strict=False,
             )
         except ModelError:
@@ -245,6 +249,14 @@ def _trace(module: nn.Module, example: Tensor, plan: Plan) -> torch.export.Expor
                 error,
                 "Keep forward free of branches on values, and of len(x): x.shape[0] stays open.",
             ) from error
+
+
+def _open_batch(module: nn.Module) -> tuple[Any, ...]:
+    """What torch.export is told of the axes: the first of the only argument is open."""
+    image = {0: torch.export.Dim(_BATCH)}
+    first = next(iter(inspect.signature(module.forward).parameters.values()), None)
+    gathered = first is not None and first.kind is inspect.Parameter.VAR_POSITIONAL
+    return ((image,),) if gathered else (image,)
 
 
 def _to_onnx(program: torch.export.ExportedProgram, where: str) -> ir.Model:
@@ -332,7 +344,7 @@ def from_spec(name: str, request: Request) -> ConvertedModel:
             fix="Load them in the factory.",
         )
     with seeded(request.seed):
-        module = make_model(name, "torch")
+        module = plain_module(make_model(name, "torch"), f"torch:{name}")
     if not isinstance(module, nn.Module):
         raise ModelError(
             "the factory returns no PyTorch model",
