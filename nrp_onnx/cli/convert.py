@@ -19,7 +19,8 @@ def convert_command(
         str | None,
         typer.Argument(
             help="torch:file.py:factory, torch:package.module:factory, torchvision:NAME, timm:NAME, "
-            "hf:NAME, keras:NAME, keras:FILE.keras, saved_model:DIR, tflite:FILE, "
+            "hf:NAME, keras:NAME, keras:FILE.keras, keras:FILE.h5, keras:FILE.keras#LAYER, "
+            "saved_model:DIR, graph_def:FILE.pb, tfjs:DIR, tflite:FILE, "
             "jax:package.module:factory, onnx:FILE or zoo:AlexNet."
         ),
     ] = None,
@@ -35,6 +36,9 @@ def convert_command(
         str | None, typer.Option(help="HEIGHTxWIDTH in pixels. [default: the source's own]")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of random weights.")] = 0,
+    signature: Annotated[
+        str | None, typer.Option(help="Of a SavedModel. [default: serving_default]")
+    ] = None,
     allow_mismatch: Annotated[
         bool, typer.Option(help="Keep a model that differs from its source.")
     ] = False,
@@ -66,6 +70,7 @@ def convert_command(
         preprocessing=None if preprocess is None else read_preprocessing(preprocess),
         input_size=None if input_size is None else _height_width(input_size),
         seed=seed,
+        signature=signature,
         notes=Notes(),
     )
     if all_paper:
