@@ -14,10 +14,13 @@ from nrp_onnx.backbone.preprocessing import PRESETS
 from nrp_onnx.errors import ModelError
 from tests.command_line import assert_one_line_error, convert_command
 
+#: Together they take over ten seconds of a core.
+pytestmark = pytest.mark.slow
+
 EXAMPLE = torch.zeros(1, 3, 16, 16)
 
 
-def plain() -> nn.Module:
+def plain() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(
         nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 3, 2, 1)
@@ -53,7 +56,7 @@ def outputs(model: ConvertedModel, images: Tensor) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize(
     "wrap",
     [
-        lambda module: nn.DataParallel(torch.compile(module)),
+        lambda module: nn.DataParallel(torch.compile(module)),  # type: ignore[type-var]
         lambda _: exported(None),
     ],
     ids=["data_parallel_compiled", "exported"],

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from nrp_converters.torch.wrapped import (
-    OptimizedModule,
+    is_compiled,
     kind_of,
     path_of,
     refuse_batch_statistics,
@@ -84,7 +84,7 @@ def watched(
     handles = []
     try:
         for place, module in root.named_modules():
-            if isinstance(module, OptimizedModule):
+            if is_compiled(module):
                 continue  # what it has compiled is hooked, under its path
             path = path_of(place)
             handles.append(module.register_forward_pre_hook(partial(started, path)))

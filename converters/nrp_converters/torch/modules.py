@@ -54,7 +54,7 @@ _MAXIMUM_BYTES = 2**31 - 1
 
 
 def convert(
-    module: nn.Module | torch.export.ExportedProgram,
+    model: nn.Module | torch.export.ExportedProgram,
     example_input: Tensor | None = None,
     *,
     preprocessing: Preprocessing,
@@ -69,7 +69,7 @@ def convert(
     it was.
 
     Args:
-        module: takes one batch of images, of any number. ``DataParallel`` and ``torch.compile`` are
+        model: takes one batch of images, of any number. ``DataParallel`` and ``torch.compile`` are
             taken off; an ``ExportedProgram`` must have an open batch axis.
         example_input: images of shape (batch, 3, H, W) or (batch, H, W, 3), float32 or float16, on
             the module's device. H and W become those of the ONNX model; the values do not matter.
@@ -88,7 +88,7 @@ def convert(
         OptionError: if the preprocessing does not give such an input, the source is no JSON, or
             onnxscript is not installed.
     """
-    module = plain_module(module, type(module).__name__)
+    module: nn.Module = plain_module(model, type(model).__name__)
     origin = _origin(module, source or {})
     imported("onnxscript", "Run: pip install 'nrp-onnx[torch]'.")
     where = type(module).__name__
@@ -97,19 +97,19 @@ def convert(
     spec = _fitting(preprocessing, example_input, where)
     with _evaluation(module):
         plan = find_layers(module, example_input)
-        model = _to_onnx(_trace(module, example_input, plan), where)
-    _name_batch_axis(model)
+        exported = _to_onnx(_trace(module, example_input, plan), where)
+    _name_batch_axis(exported)
     own = [
         _OUTPUT if place == 0 else f"{_OUTPUT}#{place + 1}" for place in range(len(plan.results))
     ]
     layers = list(plan.layers.values())
-    given = name_outputs(model, [*own, *(layer.name for layer in layers)], taken=[_INPUT])
+    given = name_outputs(exported, [*own, *(layer.name for layer in layers)], taken=[_INPUT])
     table = [
         replace(layer, tensor=tensor)
         for layer, tensor in zip(layers, given[len(own) :], strict=True)
     ]
-    strip_metadata(model, keep=frozenset({TORCH_SCOPES}))
-    write_metadata(model, table, spec, origin)
+    strip_metadata(exported, keep=frozenset({TORCH_SCOPES}))
+    write_metadata(exported, table, spec, origin)
 
     def run_source(images: np.ndarray) -> dict[str, np.ndarray]:
         with _evaluation(module):
@@ -118,7 +118,7 @@ def convert(
         return {layer.name: found[number] for number, layer in plan.layers.items()}
 
     return ConvertedModel(
-        ir.to_proto(model),
+        ir.to_proto(exported),
         table,
         spec,
         run_source,

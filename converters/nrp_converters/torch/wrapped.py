@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
-from torch._dynamo.eval_frame import OptimizedModule
+from torch import Tensor, nn
+from torch._dynamo import OptimizedModule
 from torch.export.unflatten import InterpreterModule
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -31,10 +31,10 @@ def plain_module(model: Any, where: str) -> Any:
         ModelError: for a TorchScript module, and for a program whose batch size is fixed or whose
             submodules are gone.
     """
-    while isinstance(model, (*_PARALLEL, OptimizedModule)):
-        model = getattr(model, COMPILED_PART if isinstance(model, OptimizedModule) else "module")
+    while isinstance(model, _PARALLEL) or is_compiled(model):
+        model = getattr(model, COMPILED_PART if is_compiled(model) else "module")
     if isinstance(model, torch.jit.ScriptModule):
-        traced = isinstance(model, torch.jit.TracedModule)
+        traced = any(kind.__name__ == "TracedModule" for kind in type(model).__mro__)
         raise ModelError(
             "a TorchScript module cannot be converted: torch.export does not trace it",
             where=where,
@@ -60,7 +60,8 @@ def _modules_of(program: torch.export.ExportedProgram, where: str) -> nn.Module:
     """The program as modules under the paths of those that it was exported from."""
     names = set(program.graph_signature.user_inputs)
     given = [node.meta["val"] for node in program.graph.nodes if node.name in names]
-    batch = given[0].shape[0] if given and getattr(given[0], "ndim", 0) else None
+    image = given[0] if given else None
+    batch = image.shape[0] if isinstance(image, Tensor) and image.ndim > 0 else None
     if isinstance(batch, int):
         raise ModelError(
             "the program was exported for a fixed number of images",
@@ -76,6 +77,11 @@ def kind_of(module: nn.Module) -> str:
     """The name of a module's class; in a program of ``torch.export``, that of the original."""
     original = module.type_name() if isinstance(module, InterpreterModule) else None
     return original.rpartition(".")[2] if original else type(module).__name__
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Whether ``torch.compile`` has wrapped the module."""
+    return isinstance(module, OptimizedModule)
 
 
 def path_of(path: str) -> str:
