@@ -1,8 +1,12 @@
 """Results as tables for a terminal."""
 
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from nrp_onnx.activations.classes import Photograph
 from nrp_onnx.backbone.layers import Layer
 from nrp_onnx.report.words import (
     NOT_BETWEEN_RECORDINGS,
@@ -106,6 +110,30 @@ def layers_table(layers: list[Layer]) -> Table:
         size = "?" if layer.n_features is None else f"{4 * layer.n_features:,}"
         table.add_row(layer.name, layer.op, shape, layer.layout or "?", size)
     return table
+
+
+def classes_table(photographs: Sequence[Photograph]) -> Table:
+    """The likeliest classes of photographs, a row each."""
+    table = Table()
+    for heading in ("photograph", "class", "label"):
+        table.add_column(heading, overflow="fold")
+    table.add_column("probability", justify="right")
+    for photograph in photographs:
+        for place, seen in enumerate(photograph.classes):
+            table.add_row(
+                _plain(photograph.file if place == 0 else ""),
+                str(seen.number),
+                _plain(seen.label or "-"),
+                f"{seen.probability:.3f}",
+            )
+        table.add_section()
+    return table
+
+
+def _plain(text: str) -> Text:
+    """Text of a file as a cell: no markup, and control characters escaped."""
+    shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return Text("".join(shown))
 
 
 def print_table(table: Table) -> None:
