@@ -100,15 +100,21 @@ def _add_limits(table: Table, found: RegionScore, some_calibrated: bool) -> None
 
 
 def layers_table(layers: list[Layer]) -> Table:
-    """The layers of a backbone, with what an image costs in each (float32)."""
+    """The layers of a backbone, with what an image costs in each (float32).
+
+    Names are shown whole, over several lines where the terminal is narrow.
+    """
     table = Table()
-    for heading in ("layer", "op", "shape", "layout"):
+    table.add_column("number", justify="right")
+    table.add_column("layer", overflow="fold")
+    for heading in ("op", "shape", "layout"):
         table.add_column(heading)
     table.add_column("bytes an image", justify="right")
-    for layer in layers:
+    for number, layer in enumerate(layers):
         shape = "?" if layer.shape is None else " x ".join(map(str, layer.shape))
         size = "?" if layer.n_features is None else f"{4 * layer.n_features:,}"
-        table.add_row(layer.name, layer.op, shape, layer.layout or "?", size)
+        name, op = _plain(layer.name), _plain(layer.op)
+        table.add_row(str(number), name, op, shape, layer.layout or "?", size)
     return table
 
 
