@@ -84,7 +84,9 @@ def top_classes(
         (scores,) = session.run(None, {IMAGES: decode_image(path)[None]})
         chances = _probabilities(scores[0].astype(np.float64))
         best = np.argsort(-chances, kind="stable")[:TOP]
-        classes = (SeenClass(int(i), names and names[i], float(chances[i])) for i in best)
+        classes = (
+            SeenClass(int(i), None if names is None else names[i], float(chances[i])) for i in best
+        )
         found.append(Photograph(str(path), tuple(classes)))
     return found
 
@@ -130,8 +132,9 @@ def _probabilities(scores: np.ndarray) -> np.ndarray:
     """The scores where they are probabilities, else their softmax."""
     if (scores >= 0).all() and abs(scores.sum() - 1) < _SUM_TOLERANCE:
         return scores
-    powers: np.ndarray = np.exp(scores - scores.max())
-    return powers / powers.sum()
+    powers = np.exp(scores - scores.max())
+    shares: np.ndarray = powers / powers.sum()
+    return shares
 
 
 def read_labels(path: Path) -> list[str]:

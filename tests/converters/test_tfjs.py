@@ -10,69 +10,21 @@ import h5py
 import numpy as np
 import onnxruntime as ort
 import pytest
-from google.protobuf import json_format
 
-from nrp_converters.tensorflow.packages import keras, tf
+from nrp_converters.tensorflow.packages import keras
 from nrp_onnx.backbone.model import load_backbone
 from tests.command_line import assert_one_line_error, convert_command
 from tests.converters import keras_models
-from tests.converters.frozen_graphs import Small, images_of
+from tests.converters.frozen_graphs import (
+    Small,
+    Weights,
+    described,
+    images_of,
+    manifest,
+    topology,
+)
 
 pytestmark = pytest.mark.tensorflow
-
-Weights = dict[str, np.ndarray]
-
-
-def manifest(weights: Weights, folder: Path, n_shards: int = 1) -> list[dict[str, Any]]:
-    """Write the weights into shards, and describe them."""
-    data = b"".join(weight.tobytes() for weight in weights.values())
-    step = -(-len(data) // n_shards)
-    paths = [f"group1-shard{i + 1}of{n_shards}.bin" for i in range(n_shards)]
-    for i, path in enumerate(paths):
-        (folder / path).write_bytes(data[i * step : (i + 1) * step])
-    return [{"paths": paths, "weights": described(weights)}]
-
-
-def described(weights: Weights) -> list[dict[str, Any]]:
-    return [
-        {"name": name, "shape": list(weight.shape), "dtype": weight.dtype.name}
-        for name, weight in weights.items()
-    ]
-
-
-def topology(small: Small, fused: bool = False) -> dict[str, Any]:
-    """The graph as JSON, its constants without their values."""
-    definition = tf.compat.v1.GraphDef()
-    definition.CopyFrom(small.definition)
-    for node in definition.node:
-        if node.op == "Const":
-            node.attr["value"].tensor.ClearField("tensor_content")
-            node.attr["value"].tensor.ClearField("int_val")
-    if fused:
-        definition = fused_as_tfjs_does(definition)
-    content: dict[str, Any] = json_format.MessageToDict(definition)
-    return content
-
-
-def fused_as_tfjs_does(definition: Any) -> Any:
-    """Convolutions with their biases and activation, under the name of the last."""
-    nodes = {node.name: node for node in definition.node}
-    fuse(nodes["conv"], "_FusedConv2D", ["BiasAdd", "Relu6"], "bias")
-    # TensorFlow.js's own name, which TensorFlow does not know.
-    fuse(nodes["deep"], "FusedDepthwiseConv2dNative", ["BiasAdd"], "depthwise_bias")
-    for name in ("biased", "active", "deeper"):
-        del nodes[name]
-    last = {"conv": "active", "deep": "deeper"}
-    for node in nodes.values():
-        node.name = last.get(node.name, node.name)
-    return tf.compat.v1.GraphDef(node=nodes.values())
-
-
-def fuse(node: Any, op: str, steps: list[str], bias: str) -> None:
-    node.op = op
-    node.input.append(bias)
-    node.attr["fused_ops"].list.s.extend(step.encode() for step in steps)
-    node.attr["num_args"].i = 1
 
 
 @pytest.fixture(scope="module")
