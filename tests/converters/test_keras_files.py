@@ -10,7 +10,7 @@ import pytest
 
 import nrp_onnx as nrp
 from nrp_converters.parity import preprocessed
-from nrp_converters.tensorflow.keras_heads import head_of, preprocessing_with_head
+from nrp_converters.tensorflow.keras_heads import head_of, own_preprocessing
 from nrp_converters.tensorflow.packages import keras
 from nrp_onnx.backbone.model import load_backbone
 from nrp_onnx.backbone.preprocessing import PRESETS
@@ -67,7 +67,7 @@ HEADS = {
 def test_what_a_model_begins_with_is_seen_and_said(name):
     head, words, factor = HEADS[name]
     notes = Notes()
-    spec = preprocessing_with_head(network(head), None, notes)
+    spec = own_preprocessing(network(head), None, notes)
     assert spec is not None
     assert (spec.rescale_factor, spec.image_mean, spec.image_std) == (factor, (0,) * 3, (1,) * 3)
     (said,) = notes.said
@@ -104,7 +104,7 @@ def test_models_without_a_head_say_nothing():
     notes = Notes()
     for model in (keras_models.branched(), keras_models.sequential(), keras_models.subclassed()):
         assert head_of(model) is None
-        assert preprocessing_with_head(model, PRESETS["tf"], notes) is PRESETS["tf"]
+        assert own_preprocessing(model, PRESETS["tf"], notes) is PRESETS["tf"]
     assert notes.said == []
 
 
@@ -119,6 +119,21 @@ def test_preprocessing_twice_is_said(tmp_path):
     assert preprocessing.image_mean == (0.5, 0.5, 0.5)  # as asked
     run = convert_command(spec, "-o", out, "--preprocess", "raw")
     assert run.stderr == ""
+
+
+@pytest.mark.parametrize("name", ["rescaled", "of_0_to_1", "resnet50"])
+def test_the_head_of_an_exported_graph_is_seen(name, tmp_path):
+    head, _, factor = HEADS[name]
+    model = network(head)
+    model.export(str(tmp_path / "headed"), verbose=False)
+    out = tmp_path / "headed.onnx"
+    run = convert_command(f"saved_model:{tmp_path / 'headed'}", "-o", out)
+    assert run.returncode == 0, run.stderr
+    (note,) = run.stderr.splitlines()
+    assert f"made for values 0 to {255 * factor:g}" in note
+    spec = load_backbone(out).preprocessing
+    assert spec is not None
+    assert (spec.rescale_factor, spec.image_mean) == (factor, (0, 0, 0))
 
 
 def test_from_python_the_head_is_seen_too(tmp_path, caplog):

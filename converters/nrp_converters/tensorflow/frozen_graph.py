@@ -10,8 +10,10 @@ import onnx_ir as ir
 from nrp_converters.converted_model import ConvertedModel, write_metadata
 from nrp_converters.graph_edits import expose, in_steps, layout_of, look_at_outputs
 from nrp_converters.image_input import SourceInput
+from nrp_converters.request import Request
 from nrp_converters.tensorflow.graph import graph_to_onnx, told
 from nrp_converters.tensorflow.packages import tf
+from nrp_converters.tensorflow.pixel_scaling import Head, measured, preprocessing_with_head
 from nrp_onnx.backbone.layers import Layer
 from nrp_onnx.backbone.preprocessing import Preprocessing
 from nrp_onnx.errors import ModelError
@@ -127,6 +129,47 @@ def convert_graph(
         return {layer.name: found[place] for place, layer in layers.items()}
 
     return ConvertedModel(ir.to_proto(model), table, spec, run_source)
+
+
+#: Ops that scale pixels, turn channels round, or leave them as they are.
+_SCALING = frozenset(
+    ["Add", "AddV2", "BiasAdd", "Div", "Mul", "Pack", "RealDiv", "ReverseV2", "StridedSlice", "Sub"]
+)
+_PASSING = frozenset(["CheckNumerics", "Identity", "PlaceholderWithDefault"])
+
+
+def fitted_preprocessing(
+    graph: Any, given: SourceInput, request: Request, where: str
+) -> Preprocessing:
+    """The user's preprocessing, else what the graph's head expects, else ``imagenet``.
+
+    Raises:
+        OptionError: if it does not give what the graph takes.
+    """
+    own = preprocessing_with_head(_head_of(graph, given), request.preprocessing, request.notes)
+    return given.fitted(request.preprocessing_or(own), where)
+
+
+def _head_of(graph: Any, given: SourceInput) -> Head | None:
+    """The scaling of pixels that a graph begins with: the ops up to the first of another kind."""
+    (image, result), names = [graph.inputs[0]] * 2, []
+    reached = {image.ref()}
+    for op in graph.graph.get_operations():
+        read = [tensor for tensor in op.inputs if tensor.ref() in reached]
+        if not read or op.type == "Shape":
+            continue
+        if op.type not in _SCALING | _PASSING:
+            result = read[0]
+            break
+        reached.update(tensor.ref() for tensor in op.outputs)
+        if op.type in _SCALING:
+            names.append(f"{op.type} ({_CALL.sub('', op.name)})")
+    if not names or given.layout != "NHWC" or given.dtype != "float32":
+        return None
+    function = graph.prune([image], [result])
+    return measured(
+        names, lambda pixels: function(tf.constant(pixels))[0], (given.height, given.width)
+    )
 
 
 def _refuse_reaching_out(graph: Any, where: str) -> None:

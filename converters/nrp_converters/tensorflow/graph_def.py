@@ -10,7 +10,7 @@ from nrp_converters.converted_model import ConvertedModel
 from nrp_converters.image_input import SourceInput, image_input
 from nrp_converters.request import Request
 from nrp_converters.specs import quiet
-from nrp_converters.tensorflow.frozen_graph import convert_graph
+from nrp_converters.tensorflow.frozen_graph import convert_graph, fitted_preprocessing
 from nrp_converters.tensorflow.graph import frozen, told
 from nrp_converters.tensorflow.packages import tf
 from nrp_onnx.errors import ModelError, OptionError
@@ -38,7 +38,7 @@ def from_spec(name: str, request: Request) -> ConvertedModel:
         )
     definition = _read(path, where)
     graph, given = function_of(definition, request.input_size, [], where)
-    spec = given.fitted(request.preprocessing_or(None), where)
+    spec = fitted_preprocessing(graph, given, request, where)
     source = {"spec": f"graph_def:{path.name}", "sha256": sha256_of_file(path)}
     return convert_graph(graph, given, spec, source, where)
 

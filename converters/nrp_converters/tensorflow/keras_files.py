@@ -9,7 +9,7 @@ from nrp_converters.converted_model import ConvertedModel
 from nrp_converters.request import Request
 from nrp_converters.specs import quiet
 from nrp_converters.tensorflow.graph import told
-from nrp_converters.tensorflow.keras_heads import head_before, head_of, preprocessing_with_head
+from nrp_converters.tensorflow.keras_heads import head_before, head_of, own_preprocessing
 from nrp_converters.tensorflow.keras_models import convert
 from nrp_converters.tensorflow.packages import keras
 from nrp_onnx.backbone.preprocessing import Preprocessing
@@ -135,4 +135,4 @@ def _own_preprocessing(whole: Any, model: Any, request: Request) -> Preprocessin
                 "becomes its preprocessing"
             )
             return before.after()
-    return preprocessing_with_head(model, request.preprocessing, request.notes)
+    return own_preprocessing(model, request.preprocessing, request.notes)

@@ -13,7 +13,7 @@ from nrp_converters.request import Request
 from nrp_converters.specs import quiet
 from nrp_converters.tensorflow.graph import told
 from nrp_converters.tensorflow.keras_files import convert_model_file, example_of, is_model_file
-from nrp_converters.tensorflow.keras_heads import preprocessing_with_head
+from nrp_converters.tensorflow.keras_heads import own_preprocessing
 from nrp_converters.tensorflow.keras_models import convert
 from nrp_converters.tensorflow.packages import keras
 from nrp_onnx.backbone.preprocessing import PRESETS, Preprocessing
@@ -130,7 +130,7 @@ def from_spec(name: str, request: Request) -> ConvertedModel:
     )
     spec = preprocessing_of(name)
     if request.preprocessing is not None:
-        spec = preprocessing_with_head(model, request.preprocessing, request.notes) or spec
+        spec = own_preprocessing(model, request.preprocessing, request.notes) or spec
     return convert(model, example_of(request), preprocessing=spec, source=source)
 
 

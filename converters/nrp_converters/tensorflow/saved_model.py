@@ -10,7 +10,7 @@ from nrp_converters.graph_edits import INPUT
 from nrp_converters.image_input import SourceInput, image_input
 from nrp_converters.request import Request
 from nrp_converters.specs import quiet
-from nrp_converters.tensorflow.frozen_graph import convert_graph
+from nrp_converters.tensorflow.frozen_graph import convert_graph, fitted_preprocessing
 from nrp_converters.tensorflow.graph import frozen, told
 from nrp_converters.tensorflow.packages import tf
 from nrp_onnx.errors import ModelError, OptionError
@@ -35,8 +35,8 @@ def from_spec(name: str, request: Request) -> ConvertedModel:
         )
     loaded, signature = _load(Path(name), request.signature, where)
     given, key = _input_of(signature, request.input_size, where)
-    spec = given.fitted(request.preprocessing_or(None), where)
     graph = _freeze(signature, key, given, where)
+    spec = fitted_preprocessing(graph, given, request, where)
     source: dict[str, Any] = {
         "spec": f"saved_model:{Path(name).resolve().name}",
         "signature": request.signature or _SIGNATURE,

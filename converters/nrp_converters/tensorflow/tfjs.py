@@ -10,12 +10,12 @@ from google.protobuf import json_format
 
 from nrp_converters.converted_model import ConvertedModel
 from nrp_converters.request import Request
-from nrp_converters.tensorflow.frozen_graph import convert_graph
+from nrp_converters.tensorflow.frozen_graph import convert_graph, fitted_preprocessing
 from nrp_converters.tensorflow.fused_ops import take_apart
 from nrp_converters.tensorflow.graph import told
 from nrp_converters.tensorflow.graph_def import function_of
 from nrp_converters.tensorflow.keras_files import example_of
-from nrp_converters.tensorflow.keras_heads import preprocessing_with_head
+from nrp_converters.tensorflow.keras_heads import own_preprocessing
 from nrp_converters.tensorflow.keras_models import convert
 from nrp_converters.tensorflow.packages import tf
 from nrp_converters.tensorflow.tfjs_layers import layers_model
@@ -65,10 +65,10 @@ def from_spec(name: str, request: Request) -> ConvertedModel:
         definition = _definition(topology, weights, where)
         take_apart(definition, where)
         graph, given = function_of(definition, request.input_size, _outputs(content), where)
-        spec = given.fitted(request.preprocessing_or(None), where)
+        spec = fitted_preprocessing(graph, given, request, where)
         return convert_graph(graph, given, spec, source, where)
     model = layers_model(topology, weights, where)
-    own = preprocessing_with_head(model, request.preprocessing, request.notes)
+    own = own_preprocessing(model, request.preprocessing, request.notes)
     spec = request.preprocessing_or(own)
     return convert(model, example_of(request), preprocessing=spec, source=source)
 

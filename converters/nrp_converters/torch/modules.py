@@ -17,7 +17,6 @@ import numpy as np
 import onnx_ir as ir
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from nrp_converters.converted_model import (
     ConvertedModel,
@@ -30,6 +29,7 @@ from nrp_converters.converted_model import (
 from nrp_converters.factory import class_name, make_model
 from nrp_converters.request import Request
 from nrp_converters.specs import quiet
+from nrp_converters.torch.evaluation import evaluation, gradient_of
 from nrp_converters.torch.layers import (
     Plan,
     failure,
@@ -40,7 +40,7 @@ from nrp_converters.torch.layers import (
     tensors_in,
     watched,
 )
-from nrp_converters.torch.wrapped import plain_module, without_compiling
+from nrp_converters.torch.wrapped import plain_module
 from nrp_onnx.backbone.find_layers import TORCH_SCOPES
 from nrp_onnx.backbone.preprocessing import Preprocessing
 from nrp_onnx.backbone.preprocessing_nodes import check_fits
@@ -95,7 +95,7 @@ def convert(
     if example_input is None:
         example_input = torch.zeros(1, 3, 224, 224)
     spec = _fitting(preprocessing, example_input, where)
-    with _evaluation(module):
+    with evaluation(module):
         plan = find_layers(module, example_input)
         exported = _to_onnx(_trace(module, example_input, plan), where)
     _name_batch_axis(exported)
@@ -112,7 +112,7 @@ def convert(
     write_metadata(exported, table, spec, origin)
 
     def run_source(images: np.ndarray) -> dict[str, np.ndarray]:
-        with _evaluation(module):
+        with evaluation(module):
             batch = torch.from_numpy(images).to(example_input.device)
             found = layer_outputs(module, batch, plan)
         return {layer.name: found[number] for number, layer in plan.layers.items()}
@@ -124,16 +124,6 @@ def convert(
         run_source,
         class_gradient=partial(gradient_of, module, example_input.device),
     )
-
-
-def gradient_of(
-    module: nn.Module, device: torch.device, images: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """`nrp_converters.torch.modules.class_gradient` of a module, which is left as it was."""
-    with _evaluation(module):
-        found: tuple[np.ndarray, np.ndarray]
-        found = class_gradient(module, torch.from_numpy(images).to(device))
-        return found
 
 
 def _origin(module: nn.Module, source: Mapping[str, Any]) -> dict[str, Any]:
@@ -180,23 +170,6 @@ def _fitting(spec: Preprocessing, example: Tensor, where: str) -> Preprocessing:
     spec = spec.for_input(height, width, layout, dtype)
     check_fits(spec, height, width, layout, dtype, where)
     return spec
-
-
-@contextmanager
-def _evaluation(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode, without gradients; every submodule's own mode comes back afterwards."""
-    training = [(part, part.training) for part in module.modules()]
-    fast = torch.backends.mha.get_fastpath_enabled()
-    # The fast path of attention calls no submodules, so their outputs would not be seen.
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with torch.no_grad(), without_compiling():
-            module.eval()
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-        for part, mode in training:
-            part.training = mode
 
 
 @contextmanager
@@ -290,34 +263,6 @@ def _name_batch_axis(model: ir.Model) -> None:
                 else dim
                 for dim in value.shape
             )
-
-
-def class_gradient(module: nn.Module, images: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Scores, and the gradient of the cross-entropy against each image's own most likely class.
-
-    Args:
-        module: in evaluation mode, so that no image sees the others.
-        images: a batch as the module takes it, on its device.
-
-    Returns:
-        float (n, n_classes), and an array of the batch's shape.
-
-    Raises:
-        ModelError: if the module gives no scores of classes.
-    """
-    with torch.enable_grad():
-        batch = images.detach().requires_grad_()
-        scores = main_tensor(module(batch))
-        if scores is None or scores.ndim != 2 or scores.shape[1] < 2:
-            raise ModelError(
-                "the model gives no scores of classes",
-                where=type(module).__name__,
-                expected="an output of shape (batch, classes)",
-                found="another" if scores is None else f"shape {tuple(scores.shape)}",
-            )
-        loss = F.cross_entropy(scores, scores.argmax(dim=1), reduction="sum")
-        (gradient,) = torch.autograd.grad(loss, batch)
-    return scores.detach().cpu().numpy(), gradient.cpu().numpy()
 
 
 @contextmanager

@@ -4,8 +4,6 @@ Wrappers that compute what their module computes are taken off: its layers keep 
 have without them. A program of ``torch.export`` is turned back into modules.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -87,13 +85,6 @@ def is_compiled(module: nn.Module) -> bool:
 def path_of(path: str) -> str:
     """A submodule's path as it is without ``torch.compile``."""
     return ".".join(part for part in path.split(".") if part != COMPILED_PART)
-
-
-@contextmanager
-def without_compiling() -> Iterator[None]:
-    """Let what ``torch.compile`` has wrapped run as it is written: hooks see its submodules."""
-    with torch.compiler.set_stance("force_eager"):
-        yield
 
 
 def refuse_batch_statistics(path: str, module: nn.Module, where: str) -> None:
