@@ -87,8 +87,9 @@ def with_parity(
     images = parity_images(model.preprocessing)
     batch = preprocessed(images, model.preprocessing)
     source = model.run_source(batch)
-    found = _run(model, batch)
-    _refuse_mixing(model, found, _run(model, batch[:1]), tolerance)
+    session = _session(model)
+    found = _run(session, model, batch)
+    _refuse_mixing(model, found, _run(session, model, batch[:1]), tolerance)
     errors = {
         layer.name: relative_error(found[layer.name], source[layer.name]) for layer in model.layers
     }
@@ -181,12 +182,17 @@ def relative_error(found: np.ndarray, source: np.ndarray) -> float:
     return float(difference / scale)
 
 
-def _run(model: ConvertedModel, batch: np.ndarray) -> dict[str, np.ndarray]:
-    session = ort.InferenceSession(
+def _session(model: ConvertedModel) -> ort.InferenceSession:
+    return ort.InferenceSession(
         model.onnx.SerializeToString(),
         session_options(model.data_folder),
         providers=["CPUExecutionProvider"],
     )
+
+
+def _run(
+    session: ort.InferenceSession, model: ConvertedModel, batch: np.ndarray
+) -> dict[str, np.ndarray]:
     (given,) = session.get_inputs()
     # Where the batch axis is open, several images at once show that it really is.
     step = given.shape[0] if isinstance(given.shape[0], int) else len(batch)

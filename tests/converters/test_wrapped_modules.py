@@ -58,8 +58,9 @@ def outputs(model: ConvertedModel, images: Tensor) -> dict[str, np.ndarray]:
     [
         lambda module: nn.DataParallel(torch.compile(module)),  # type: ignore[type-var]
         lambda _: exported(None),
+        torch.fx.symbolic_trace,
     ],
-    ids=["data_parallel_compiled", "exported"],
+    ids=["data_parallel_compiled", "exported", "symbolically_traced"],
 )
 def test_what_is_wrapped_converts_as_without_the_wrapping(wrap):
     module = plain()
@@ -91,10 +92,14 @@ def test_parts_that_are_compiled_keep_their_names():
     [
         (lambda: torch.jit.script(plain()), ["TorchScript", "torch.jit.script", "nn.Module that"]),
         (lambda: torch.jit.trace(plain(), EXAMPLE), ["TorchScript", "torch.jit.trace"]),
+        (
+            lambda: nn.Sequential(plain(), torch.jit.script(nn.ReLU())),
+            ["Sequential, submodule 1: ", "TorchScript"],
+        ),
         (lambda: exported(1), ["fixed number of images", "ExportedProgram for 1", "Dim('batch')"]),
         (lambda: exported(1).module(), ["calls no submodules", "Give the ExportedProgram itself"]),
     ],
-    ids=["scripted", "traced", "exported", "exported_module"],
+    ids=["scripted", "traced", "part", "exported", "exported_module"],
 )
 def test_kinds_that_cannot_be_converted_are_named(make, says):
     with pytest.raises(ModelError) as caught:

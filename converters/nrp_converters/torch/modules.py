@@ -207,9 +207,9 @@ def _trace(module: nn.Module, example: Tensor, plan: Plan) -> torch.export.Expor
     with _quiet(), watched(module, keep, with_layers) as calls:
         try:
             return torch.export.export(
-                module,
+                _exportable(module),
                 (some_images(example, 2),),  # a batch of 1 would be taken for a constant
-                dynamic_shapes=_open_batch(module),
+                dynamic_shapes=({0: torch.export.Dim(_BATCH)},),
                 strict=False,
             )
         except ModelError:
@@ -224,12 +224,22 @@ def _trace(module: nn.Module, example: Tensor, plan: Plan) -> torch.export.Expor
             ) from error
 
 
-def _open_batch(module: nn.Module) -> tuple[Any, ...]:
-    """What torch.export is told of the axes: the first of the only argument is open."""
-    image = {0: torch.export.Dim(_BATCH)}
+class _Called(nn.Module):
+    """A module around another, for torch.export: it calls the forward of a GraphModule itself, past
+    all hooks, and wants a name for each argument."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, images: Tensor) -> Any:
+        return self.module(images)
+
+
+def _exportable(module: nn.Module) -> nn.Module:
     first = next(iter(inspect.signature(module.forward).parameters.values()), None)
-    gathered = first is not None and first.kind is inspect.Parameter.VAR_POSITIONAL
-    return ((image,),) if gathered else (image,)
+    gathers = first is not None and first.kind is inspect.Parameter.VAR_POSITIONAL
+    return _Called(module) if gathers or isinstance(module, torch.fx.GraphModule) else module
 
 
 def _to_onnx(program: torch.export.ExportedProgram, where: str) -> ir.Model:

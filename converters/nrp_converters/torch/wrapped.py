@@ -12,6 +12,7 @@ from torch._dynamo import OptimizedModule
 from torch.export.unflatten import InterpreterModule
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from nrp_converters.specs import quiet
 from nrp_onnx.errors import ModelError
 
 #: The part of a path that torch.compile puts between a module and its submodules.
@@ -31,15 +32,9 @@ def plain_module(model: Any, where: str) -> Any:
     """
     while isinstance(model, _PARALLEL) or is_compiled(model):
         model = getattr(model, COMPILED_PART if is_compiled(model) else "module")
-    if isinstance(model, torch.jit.ScriptModule):
-        traced = any(kind.__name__ == "TracedModule" for kind in type(model).__mro__)
-        raise ModelError(
-            "a TorchScript module cannot be converted: torch.export does not trace it",
-            where=where,
-            expected="an nn.Module in Python",
-            found=f"what torch.jit.{'trace' if traced else 'script'} made ({type(model).__name__})",
-            fix="Give the nn.Module that it was made from.",
-        )
+    for path, part in model.named_modules() if isinstance(model, nn.Module) else ():
+        if isinstance(part, torch.jit.ScriptModule):
+            raise _torch_script(part, f"{where}, submodule {path}" if path else where)
     if isinstance(model, torch.export.ExportedProgram):
         return _modules_of(model, where)
     if any(kind.__module__ == "torch.export._unlift" for kind in type(model).__mro__):
@@ -68,7 +63,19 @@ def _modules_of(program: torch.export.ExportedProgram, where: str) -> nn.Module:
             found=f"an ExportedProgram for {batch}",
             fix="Export it from 2 images with dynamic_shapes=({0: torch.export.Dim('batch')},).",
         )
-    return torch.export.unflatten(program)
+    with quiet():
+        return torch.export.unflatten(program)
+
+
+def _torch_script(module: nn.Module, where: str) -> ModelError:
+    traced = any(kind.__name__ == "TracedModule" for kind in type(module).__mro__)
+    return ModelError(
+        "a TorchScript module cannot be converted: torch.export does not trace it",
+        where=where,
+        expected="an nn.Module in Python",
+        found=f"what torch.jit.{'trace' if traced else 'script'} made ({type(module).__name__})",
+        fix="Give the nn.Module that it was made from.",
+    )
 
 
 def kind_of(module: nn.Module) -> str:
