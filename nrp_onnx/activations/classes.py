@@ -152,7 +152,7 @@ def read_labels(path: Path) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise _no_labels(path, type(error).__name__) from None
     if path.suffix.lower() != ".json":
-        return text.splitlines()
+        return [line.strip() for line in text.rstrip().splitlines()]
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -115,7 +115,7 @@ def test_what_cannot_be_shown_is_one_line(desk, options, factory, says):
 
 def test_labels_of_every_kind(tmp_path):
     contents = {
-        "a.txt": "tench\ngreat white shark\n",
+        "a.txt": "tench\r\ngreat white shark \n\n",
         "b.json": '["tench", "great white shark"]',
         "c.json": '{"1": "great white shark", "0": "tench"}',
         "d.json": '{"0": ["n01440764", "tench"], "1": ["n01484850", "great white shark"]}',

@@ -44,6 +44,10 @@ def augmented(x: Any) -> Any:
     return L.Normalization(mean=MEAN, variance=VARIANCE, name="normalise")(inside(x))
 
 
+def resized(x: Any) -> Any:
+    return rescaled(L.Resizing(SIZE, SIZE, name="resize")(x))
+
+
 def of_0_to_1(x: Any) -> Any:
     return L.Normalization(mean=MEAN, variance=VARIANCE, name="normalise")(x)
 
@@ -55,6 +59,7 @@ def of_0_to_255(x: Any) -> Any:
 
 HEADS = {
     "rescaled": (rescaled, ["Rescaling (rescale)"], 1.0),
+    "resized": (resized, ["Rescaling (rescale)"], 1.0),
     "augmented": (augmented, ["Rescaling (to_one)", "Normalization (normalise)"], 1.0),
     "of_0_to_1": (of_0_to_1, ["Normalization (normalise)"], 1 / 255),
     "of_0_to_255": (of_0_to_255, ["Normalization (normalise)"], 1.0),

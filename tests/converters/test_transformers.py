@@ -260,6 +260,8 @@ def test_bad_folders_and_models_are_refused(tmp_path):
         hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8
     ).save_pretrained(text)
     save("vit", damaged)
+    save("vit", tmp_path / "unread")
+    (tmp_path / "unread" / "preprocessor_config.json").write_text("{no json")
     (damaged / "model.safetensors").write_bytes(b"no weights")
     out = tmp_path / "x.onnx"
     refused: dict[tuple[str, ...], list[str]] = {
@@ -267,6 +269,7 @@ def test_bad_folders_and_models_are_refused(tmp_path):
         (f"hf:{text}", "--weights", "none"): ["images alone", "BertModel", "input_ids"],
         (f"hf:{damaged}",): ["hf:damaged", "the weights cannot be read"],
         (f"hf:{damaged}", "--weights", "imagenet"): ["no such weights", "'imagenet'"],
+        (f"hf:{tmp_path / 'unread'}",): ["hf:unread, preprocessor_config.json", "cannot be read"],
     }
     for arguments, parts in refused.items():
         assert_one_line_error(convert_command(*arguments, "-o", out), *parts)

@@ -135,7 +135,10 @@ def convert_graph(
 _SCALING = frozenset(
     ["Add", "AddV2", "BiasAdd", "Div", "Mul", "Pack", "RealDiv", "ReverseV2", "StridedSlice", "Sub"]
 )
-_PASSING = frozenset(["CheckNumerics", "Identity", "PlaceholderWithDefault"])
+_PASSING = frozenset(
+    ["Cast", "CheckNumerics", "Identity", "PlaceholderWithDefault", "ResizeBicubic",
+     "ResizeBilinear", "ResizeNearestNeighbor"]
+)  # fmt: skip
 
 
 def fitted_preprocessing(

@@ -43,6 +43,7 @@ def convert_model_file(name: str, request: Request) -> ConvertedModel:
             where=where,
             expected="a file FILE.keras or FILE.h5, as model.save writes it",
             found="a folder" if path.is_dir() else "a file" if path.exists() else "nothing",
+            fix=f"For a SavedModel use saved_model:{file}" if path.is_dir() else None,
         )
     if request.weights is not None:
         raise OptionError(

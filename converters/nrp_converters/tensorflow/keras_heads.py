@@ -19,8 +19,9 @@ _SCALING = frozenset(
      "Subtract", "TrueDivide"]
 )  # fmt: skip
 _PASSING = frozenset(
-    ["AutoContrast", "Dropout", "GaussianNoise", "Identity", "InputLayer", "RandomBrightness",
-     "RandomContrast", "RandomFlip", "RandomRotation", "RandomTranslation", "RandomZoom"]
+    ["Cast", "CenterCrop", "Dropout", "GaussianNoise", "Identity", "InputLayer", "RandomBrightness",
+     "RandomContrast", "RandomCrop", "RandomFlip", "RandomRotation", "RandomTranslation",
+     "RandomZoom", "Resizing"]
 )  # fmt: skip
 
 

@@ -82,7 +82,7 @@ def from_spec(name: str, request: Request) -> ConvertedModel:
         _check_takes_images(module, spec)
         settings = None
         if request.preprocessing is None and options is not None:
-            settings = read_settings(transformers, name, options)
+            settings = read_settings(transformers, name, options, spec)
     # No note is heard while the frameworks are quiet.
     if tower is not None:
         request.notes.say(f"{spec} takes images and text: taking the {source['part']}")

@@ -2,11 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from nrp_converters.request import Request
 from nrp_converters.source_preprocessing import checked_crop, resample_code, unsupported
 from nrp_onnx.backbone.preprocessing import Preprocessing, preprocessing_from_json
+from nrp_onnx.errors import ModelError
+
+_FILE = "preprocessor_config.json"
 
 #: Steps that change pixels and that the toolkit's preprocessing does not have.
 _OTHER_STEPS = ("do_pad", "rescale_offset", "do_thumbnail", "do_align_long_axis", "do_crop_margin")
@@ -67,7 +71,9 @@ class Settings:
     known: bool
 
 
-def read_settings(transformers: Any, name: str, options: dict[str, Any]) -> Settings | None:
+def read_settings(
+    transformers: Any, name: str, options: dict[str, Any], where: str
+) -> Settings | None:
     """The settings of the model's image processor.
 
     Where transformers finds no processor, because the file lacks its type or names an unknown one,
@@ -75,6 +81,9 @@ def read_settings(transformers: Any, name: str, options: dict[str, Any]) -> Sett
 
     Returns:
         None where there is no such file.
+
+    Raises:
+        ModelError: if there is one in a folder and it is no JSON.
     """
     try:
         # Pillow's processors, so that torchvision is not needed; only their settings are read.
@@ -84,8 +93,16 @@ def read_settings(transformers: Any, name: str, options: dict[str, Any]) -> Sett
         mixin = transformers.ImageProcessingMixin
     try:
         values, _ = mixin.get_image_processor_dict(name, **options)
-    except (OSError, ValueError):
-        return None
+    except (OSError, ValueError) as error:
+        if not (Path(name) / _FILE).is_file():
+            return None
+        raise ModelError(
+            "the preprocessing cannot be read",
+            where=f"{where}, {_FILE}",
+            expected="JSON",
+            found=" ".join(str(error).split())[:200],
+            fix="Mend or remove it, and name the preprocessing with --preprocess.",
+        ) from error
     return Settings(_with_steps(values), known=False)
 
 
