@@ -1,12 +1,12 @@
 """Results as tables for a terminal."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from nrp_onnx.activations.classes import Photograph
 from nrp_onnx.backbone.layers import Layer
 from nrp_onnx.report.words import (
     NOT_BETWEEN_RECORDINGS,
@@ -17,6 +17,9 @@ from nrp_onnx.report.words import (
 )
 from nrp_onnx.scoring.result import Protocol, RegionScore, Result
 from nrp_onnx.statistics import Interval
+
+if TYPE_CHECKING:
+    from nrp_onnx.activations.classes import Photograph
 
 
 def _number(value: float | None) -> str:
@@ -118,7 +121,7 @@ def layers_table(layers: list[Layer]) -> Table:
     return table
 
 
-def classes_table(photographs: Sequence[Photograph]) -> Table:
+def classes_table(photographs: "Sequence[Photograph]") -> Table:
     """The likeliest classes of photographs, a row each."""
     table = Table()
     for heading in ("photograph", "class", "label"):

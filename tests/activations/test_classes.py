@@ -10,8 +10,10 @@ import torch
 from PIL import Image
 from torch import nn
 
+from nrp_converters.torch import modules as torch_modules
 from nrp_onnx.activations.classes import read_labels, top_classes
 from nrp_onnx.backbone.model import load_backbone
+from nrp_onnx.backbone.preprocessing import PRESETS
 from nrp_onnx.notes import Notes
 from nrp_onnx.scoring.choices import choose_preprocessing
 from tests.command_line import assert_one_line_error, convert_command
@@ -21,26 +23,21 @@ PORTRAIT = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
 #: Of ImageNet's classes, in the order of their WordNet numbers.
 MILITARY_UNIFORM = 652
 
-NETWORK = """
-import torch
-from torch import nn
 
-
-def make():
+def network() -> nn.Sequential:
     torch.manual_seed(3)
-    return nn.Sequential(nn.Conv2d(3, 6, 5, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-                         nn.Linear(6, 7))
-
-
-def maps():
-    return nn.Sequential(nn.Conv2d(3, 6, 5, 4), nn.ReLU())
-"""
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 5, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 7)
+    )
 
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory) -> Path:
     folder: Path = tmp_path_factory.mktemp("photographs")
-    (folder / "net.py").write_text(NETWORK)
+    example = torch.zeros(1, 3, 32, 32)
+    for name, module in {"make": network(), "maps": network()[:2]}.items():
+        model = torch_modules.convert(module, example, preprocessing=PRESETS["tf"])
+        model.save(folder / f"{name}.onnx")
     rng = np.random.default_rng(0)
     for name in ("a.png", "b.png"):
         Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)).save(folder / name)
@@ -49,23 +46,16 @@ def desk(tmp_path_factory) -> Path:
     return folder
 
 
-def convert(desk: Path, *options: object, factory: str = "make"):
-    return convert_command(
-        f"torch:{desk / 'net.py'}:{factory}", "-o", desk / "x.onnx", "--input-size", "32x32",
-        "--preprocess", "tf", *options,
-    )  # fmt: skip
+def convert(desk: Path, *options: object, model: str = "make"):
+    return convert_command(f"onnx:{desk / model}.onnx", "-o", desk / "x.onnx", *options)
 
 
 def expected(desk: Path, name: str) -> np.ndarray:
     """Probabilities by PyTorch."""
-    torch.manual_seed(3)
-    network = nn.Sequential(
-        nn.Conv2d(3, 6, 5, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 7)
-    )
     image = np.asarray(Image.open(desk / name), np.float32) / 127.5 - 1
     with torch.no_grad():
         chances: np.ndarray = (
-            network(torch.from_numpy(image).permute(2, 0, 1)[None]).softmax(1)[0].numpy()
+            network()(torch.from_numpy(image).permute(2, 0, 1)[None]).softmax(1)[0].numpy()
         )
     return chances
 
@@ -99,7 +89,7 @@ def test_the_table_shows_names_as_they_are_and_nothing_raw(desk):
 
 
 @pytest.mark.parametrize(
-    ("options", "factory", "says"),
+    ("options", "model", "says"),
     [
         (["--photo", "missing.png"], "make", ["missing.png", "the image does not open"]),
         (["--photo", "a.png", "--labels", "few.json"], "make", ["expected 7 labels", "found 2"]),
@@ -108,9 +98,9 @@ def test_the_table_shows_names_as_they_are_and_nothing_raw(desk):
         (["--photo", "a.png"], "maps", ["no scores of classes", "(batch, 6, 7, 7)"]),
     ],
 )
-def test_what_cannot_be_shown_is_one_line(desk, options, factory, says):
+def test_what_cannot_be_shown_is_one_line(desk, options, model, says):
     given = [option if option.startswith("--") else desk / option for option in options]
-    assert_one_line_error(convert(desk, *given, factory=factory), *says)
+    assert_one_line_error(convert(desk, *given, model=model), *says)
 
 
 def test_labels_of_every_kind(tmp_path):
