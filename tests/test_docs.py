@@ -63,11 +63,17 @@ def desk(raw_data: Path, model_path: Path, tmp_path_factory: pytest.TempPathFact
             axes=["site", "stimulus", "repetition"], region="V4", name=name,
         )  # fmt: skip
     pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(folder / "image.png")
+    (folder / "photos").mkdir()
+    for name in ("image.png", "photos/image.png"):
+        Image.fromarray(pixels).save(folder / name)
     (folder / "my_models.py").write_text(
         "from torch import nn\n\n\ndef make_network():\n"
-        "    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())\n"
+        "    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())\n\n\n"
+        "def make_classifier():\n"
+        "    return nn.Sequential(make_network(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),"
+        " nn.Linear(4, 6))\n"
     )
+    (folder / "labels.txt").write_text("cat\ndog\ncow\npig\nfox\nowl\n")
     _recordings_of_other_kinds(folder, np.load(folder / "rates.npy"))
     return folder
 
@@ -94,11 +100,33 @@ def _recordings_of_other_kinds(folder: Path, rates: np.ndarray) -> None:
     write_subject(folder / "subj01")
 
 
+def _models_of_tensorflow(folder: Path) -> None:
+    """A model inside another, and the same graph as TensorFlow's other files have it."""
+    from nrp_converters.tensorflow.packages import keras, tf
+    from tests.converters.frozen_graphs import Small, write_tfjs
+
+    image, patch = keras.Input((32, 32, 3)), keras.Input((32, 32, 3))
+    base = keras.Model(patch, keras.layers.Conv2D(4, 3, name="conv")(patch), name="base")
+    rescaled = keras.layers.Rescaling(1 / 255)(image)
+    keras.Model(image, keras.layers.ReLU()(base(rescaled))).save(folder / "my_model.keras")
+    small = Small()
+    (folder / "frozen.pb").write_bytes(small.definition.SerializeToString())
+    write_tfjs(small, folder / "web_model")
+    model = tf.Module()
+    model.features = tf.function(
+        lambda x: tf.nn.relu(x - 0.5), input_signature=[tf.TensorSpec([None, 8, 8, 3])]
+    )
+    signatures = {"features": model.features}
+    tf.saved_model.save(model, str(folder / "my_saved_model"), signatures=signatures)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_commands_of_a_page_run(page: str, desk: Path) -> None:
     if page in AFTER_README and not (desk / "runs" / "model").exists():
         test_commands_of_a_page_run("README.md", desk)
+    if page == "docs/converting.md":
+        _models_of_tensorflow(desk)
     for command in commands(page):
         # A cluster ends with the process that started it.
         run_as = nrp_onnx_process if "--engine ray" in command else nrp_onnx

@@ -11,8 +11,8 @@ from nrp_onnx.errors import ModelError
 from nrp_onnx.notes import Notes
 
 #: For the package that a model's class comes from, the converter module; none is imported before
-#: the user's model has shown that its framework is there.
-# The package that a model's class comes from, and the module that converts it.
+#: the user's model has shown that its framework is there. One that knows models which preprocess
+#: their images themselves has ``own_preprocessing(model, asked, notes)``.
 _CONVERTERS = {
     "torch": "nrp_converters.torch.modules",
     "keras": "nrp_converters.tensorflow.keras_models",
@@ -36,7 +36,8 @@ def convert(
         example_input: a batch of images as the model takes them; its values do not matter. A Keras
             model knows its input and needs none.
         preprocessing: from uint8 RGB images to the model's input: a `Preprocessing`, the name of a
-            preset or a JSON file; None takes ``imagenet``, which is said.
+            preset or a JSON file; None takes what a Keras model's head expects, else ``imagenet``,
+            which is said.
         source: more about the model's origin, as JSON can hold it.
         allow_mismatch: keep a model that differs from its source by more than the tolerance.
 
@@ -49,12 +50,14 @@ def convert(
         OptionError: if the preprocessing does not fit the model.
     """
     notes = notes or Notes()
+    if isinstance(preprocessing, str):
+        preprocessing = read_preprocessing(preprocessing)
+    converter = importlib.import_module(_framework(model))
+    if hasattr(converter, "own_preprocessing"):
+        preprocessing = converter.own_preprocessing(model, preprocessing, notes)
     if preprocessing is None:
         preprocessing = PRESETS["imagenet"]
         notes.say("no preprocessing is named: taking imagenet (RGB 0-1, ImageNet mean and std)")
-    elif isinstance(preprocessing, str):
-        preprocessing = read_preprocessing(preprocessing)
-    converter = importlib.import_module(_framework(model))
     converted: ConvertedModel = converter.convert(
         model, example_input, preprocessing=preprocessing, source=source
     )

@@ -39,7 +39,7 @@ class ConvertedModel:
         preprocessing: with size, layout and dtype filled in.
         run_source: the model that it was made from, to compare with.
         reference: what `run_source` runs, for people.
-        class_gradient: gradients of the source, see `nrp_converters.torch.modules`; None where
+        class_gradient: gradients of the source, see `nrp_converters.torch.evaluation`; None where
             the framework is not PyTorch.
         data_folder: where the external data that ``onnx`` refers to lie; None where it has none.
     """

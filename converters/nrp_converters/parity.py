@@ -79,14 +79,17 @@ def with_parity(
         tolerance: None takes that of the model's dtype.
 
     Raises:
-        ModelError: if a layer differs by more than the tolerance, unless that is allowed.
+        ModelError: if a layer of an image depends on the images beside it; if a layer differs from
+            its source by more than the tolerance, unless that is allowed.
     """
     if tolerance is None:
         tolerance = tolerance_for(model.preprocessing)
     images = parity_images(model.preprocessing)
     batch = preprocessed(images, model.preprocessing)
     source = model.run_source(batch)
-    found = _run(model, batch)
+    session = _session(model)
+    found = _run(session, model, batch)
+    _refuse_mixing(model, found, _run(session, model, batch[:1]), tolerance)
     errors = {
         layer.name: relative_error(found[layer.name], source[layer.name]) for layer in model.layers
     }
@@ -106,6 +109,24 @@ def with_parity(
             fix="Convert with --allow-mismatch to look at it.",
         )
     return parity
+
+
+def _refuse_mixing(
+    model: ConvertedModel,
+    together: dict[str, np.ndarray],
+    alone: dict[str, np.ndarray],
+    tolerance: float,
+) -> None:
+    """Refuse a model whose first image comes out otherwise alone than among the others."""
+    for layer in model.layers:
+        error = relative_error(together[layer.name][:1], alone[layer.name])
+        if error > tolerance and np.isfinite(alone[layer.name]).all():
+            raise ModelError(
+                f"the layer {layer.name} of an image depends on the images beside it",
+                expected=f"the same activations alone, to {tolerance:g}",
+                found=f"a relative difference of {error:.2g}",
+                fix="Find what takes the mean of a batch: a batch norm in training mode?",
+            )
 
 
 def tolerance_for(spec: Preprocessing) -> float:
@@ -161,12 +182,17 @@ def relative_error(found: np.ndarray, source: np.ndarray) -> float:
     return float(difference / scale)
 
 
-def _run(model: ConvertedModel, batch: np.ndarray) -> dict[str, np.ndarray]:
-    session = ort.InferenceSession(
+def _session(model: ConvertedModel) -> ort.InferenceSession:
+    return ort.InferenceSession(
         model.onnx.SerializeToString(),
         session_options(model.data_folder),
         providers=["CPUExecutionProvider"],
     )
+
+
+def _run(
+    session: ort.InferenceSession, model: ConvertedModel, batch: np.ndarray
+) -> dict[str, np.ndarray]:
     (given,) = session.get_inputs()
     # Where the batch axis is open, several images at once show that it really is.
     step = given.shape[0] if isinstance(given.shape[0], int) else len(batch)

@@ -21,6 +21,7 @@ class Request:
         preprocessing: the user's; None takes the source's own.
         input_size: (height, width) in pixels; None takes the source's own.
         seed: of random weights; recorded in the source wherever weights are random.
+        signature: the function of a SavedModel; None takes ``serving_default``.
         notes: is told every choice that changes what is computed.
     """
 
@@ -28,6 +29,7 @@ class Request:
     preprocessing: Preprocessing | None = None
     input_size: tuple[int, int] | None = None
     seed: int = 0
+    signature: str | None = None
     notes: Notes = field(default_factory=Notes)
 
     def preprocessing_or(self, own: Preprocessing | None) -> Preprocessing:

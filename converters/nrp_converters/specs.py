@@ -32,6 +32,13 @@ def convert_spec(spec: str, request: Request) -> ConvertedModel:
             found=repr(spec),
             fix="For an ONNX file write onnx:FILE.",
         )
+    if request.signature is not None and prefix != "saved_model":
+        raise OptionError(
+            "only a SavedModel has signatures",
+            where=spec,
+            expected="no --signature",
+            found=repr(request.signature),
+        )
     converter: Converter = known[prefix].load()
     return converter(name, request)
 

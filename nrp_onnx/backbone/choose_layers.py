@@ -1,4 +1,4 @@
-"""Chooses layers: by name, or a handful spread over the depth of the backbone."""
+"""Chooses layers: by name or number, or a handful spread over the depth of the backbone."""
 
 import difflib
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ from nrp_onnx.backbone.find_layers import image_dependent_nodes
 from nrp_onnx.backbone.layers import Layer
 from nrp_onnx.backbone.model import Backbone
 from nrp_onnx.errors import OptionError
+from nrp_onnx.notes import Notes
 
 #: How many layers ``auto`` chooses at most.
 HANDFUL = 5
@@ -16,34 +17,66 @@ HANDFUL = 5
 _WEIGHTED = frozenset(("Conv", "Gemm", "MatMul", "ConvTranspose"))
 
 
-def select_layers(backbone: Backbone, choice: str | Sequence[str]) -> list[Layer]:
+def select_layers(
+    backbone: Backbone, choice: str | Sequence[str], notes: Notes | None = None
+) -> list[Layer]:
     """The layers that ``--layers`` names, in order of depth.
 
     Args:
-        choice: ``auto``, or names: separated by commas, or as a sequence.
+        choice: ``auto``, or names or numbers: separated by commas, or as a sequence. A number is the
+            layer's place in what ``nrp-onnx layers`` lists, from 0. A layer whose name is a number
+            is meant by it, and in a model with such names, numbers are names only.
+        notes: is told which layers numbers stand for.
 
     Raises:
-        OptionError: for a name that the backbone does not have; it says which are near.
+        OptionError: for a name or a number that the backbone does not have; it says which are near.
     """
     if choice == "auto":
         return auto_layers(backbone)
     known = {layer.name: layer for layer in backbone.layers}
-    chosen = {}
+    by_number = not any(map(_is_number, known))
+    chosen: dict[str, Layer] = {}
+    numbered: dict[str, str] = {}
     parts = choice.split(",") if isinstance(choice, str) else choice
     for name in filter(None, (part.strip() for part in parts)):
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=3, cutoff=0.3)
-            raise OptionError(
-                "the model has no such layer",
-                where=f"--layers, {backbone.path}",
-                expected=f"one of {len(known)} layers, such as {', '.join(near or list(known)[:3])}",
-                found=repr(name),
-                fix=f"List them with: nrp-onnx layers {backbone.path}",
-            )
-        chosen[name] = known[name]
+        layer = known.get(name)
+        if layer is None and by_number and _is_number(name) and int(name) < len(known):
+            layer = backbone.layers[int(name)]
+            numbered[name] = layer.name
+        if layer is None:
+            raise _no_such_layer(backbone, name, by_number)
+        chosen[layer.name] = layer
     if not chosen:
-        raise OptionError("no layer is named", where="--layers", expected="auto, or names")
+        raise OptionError(
+            "no layer is named", where="--layers", expected="auto, or names or numbers"
+        )
+    if numbered and notes is not None:
+        pairs = ", ".join(f"{number} is {name}" for number, name in numbered.items())
+        notes.say(f"--layers by number: {pairs}")
     return sorted(chosen.values(), key=lambda layer: layer.depth)
+
+
+def _is_number(name: str) -> bool:
+    return name.isascii() and name.isdigit()
+
+
+def _no_such_layer(backbone: Backbone, name: str, by_number: bool) -> OptionError:
+    names = [layer.name for layer in backbone.layers]
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.3)
+    expected = f"one of {len(names)} layers, such as {', '.join(near or names[:3])}"
+    if _is_number(name):
+        expected = (
+            f"a number from 0 to {len(names) - 1}"
+            if by_number
+            else f"{expected}; numbers are names in this model"
+        )
+    return OptionError(
+        "the model has no such layer",
+        where=f"--layers, {backbone.path}",
+        expected=expected,
+        found=repr(name),
+        fix=f"List them with: nrp-onnx layers {backbone.path}",
+    )
 
 
 def auto_layers(backbone: Backbone) -> list[Layer]:

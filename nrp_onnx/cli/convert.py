@@ -1,13 +1,18 @@
 """The commands convert and prune."""
 
 import importlib
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nrp_onnx.cli.options import Model
+from nrp_onnx.cli.options import AsJson, Model
 from nrp_onnx.errors import OptionError
+
+if TYPE_CHECKING:
+    from nrp_onnx.activations.classes import Photograph
+    from nrp_onnx.notes import Notes
 
 
 def convert_command(
@@ -19,7 +24,8 @@ def convert_command(
         str | None,
         typer.Argument(
             help="torch:file.py:factory, torch:package.module:factory, torchvision:NAME, timm:NAME, "
-            "hf:NAME, keras:NAME, keras:FILE.keras, saved_model:DIR, tflite:FILE, "
+            "hf:NAME, keras:NAME, keras:FILE.keras, keras:FILE.h5, keras:FILE.keras#LAYER, "
+            "saved_model:DIR, graph_def:FILE.pb, tfjs:DIR, tflite:FILE, "
             "jax:package.module:factory, onnx:FILE or zoo:AlexNet."
         ),
     ] = None,
@@ -35,6 +41,9 @@ def convert_command(
         str | None, typer.Option(help="HEIGHTxWIDTH in pixels. [default: the source's own]")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of random weights.")] = 0,
+    signature: Annotated[
+        str | None, typer.Option(help="Of a SavedModel. [default: serving_default]")
+    ] = None,
     allow_mismatch: Annotated[
         bool, typer.Option(help="Keep a model that differs from its source.")
     ] = False,
@@ -44,6 +53,19 @@ def convert_command(
             "--all-paper", help="Make the paper's eight networks; those already there are kept."
         ),
     ] = False,
+    photo: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A photograph whose most likely classes are shown; can be given more than once."
+        ),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            help="Names of the classes for --photo: a text file with one a line, or JSON."
+        ),
+    ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Turn a model of any framework into an ONNX backbone with its layers exposed.
 
@@ -59,6 +81,8 @@ def convert_command(
             expected="either a SPEC or --all-paper",
             found="neither" if spec is None else "both",
         )
+    photographs = photo or []
+    names = _labels_of(photographs, labels, all_paper)
     # Converters are plug-ins: core code reaches them by name only.
     parity = importlib.import_module("nrp_converters.parity")
     request = importlib.import_module("nrp_converters.request").Request(
@@ -66,6 +90,7 @@ def convert_command(
         preprocessing=None if preprocess is None else read_preprocessing(preprocess),
         input_size=None if input_size is None else _height_width(input_size),
         seed=seed,
+        signature=signature,
         notes=Notes(),
     )
     if all_paper:
@@ -73,9 +98,54 @@ def convert_command(
         paper.convert_paper_networks(out, request, allow_mismatch=allow_mismatch)
         return
     model = importlib.import_module("nrp_converters.specs").convert_spec(spec, request)
-    print(parity.with_parity(model, allow_mismatch=allow_mismatch).summary())
+    proof = parity.with_parity(model, allow_mismatch=allow_mismatch)
+    if not as_json:
+        print(proof.summary())
     model.save(out)
-    print(f"{out}: {len(model.layers)} layers; list them with: nrp-onnx layers {out}")
+    if not as_json:
+        print(f"{out}: {len(model.layers)} layers; list them with: nrp-onnx layers {out}")
+    seen = _classes(out, photographs, names, request.notes) if photographs else []
+    if as_json:
+        content = {
+            "model": str(out),
+            "layers": [layer.name for layer in model.layers],
+            "parity": json.loads(proof.to_json()),
+            "photographs": [one.to_json() for one in seen],
+        }
+        print(json.dumps(content, indent=2, ensure_ascii=False))
+    elif seen:
+        from nrp_onnx.report.terminal import classes_table, print_table
+
+        print_table(classes_table(seen))
+
+
+def _labels_of(photographs: list[Path], labels: Path | None, all_paper: bool) -> list[str] | None:
+    """The names of the classes; wrong options and files are refused before the conversion."""
+    if photographs and all_paper:
+        raise OptionError("--photo goes with one SPEC", where="--photo", found="--all-paper")
+    if labels is not None and not photographs:
+        raise OptionError("there is nothing to label", where="--labels", expected="--photo FILE")
+    if not photographs:
+        return None
+    from nrp_onnx.activations.classes import read_labels
+    from nrp_onnx.activations.images import decode_image
+
+    for path in photographs:
+        decode_image(path)
+    return None if labels is None else read_labels(labels)
+
+
+def _classes(
+    out: Path, photographs: list[Path], names: list[str] | None, notes: "Notes"
+) -> "list[Photograph]":
+    """What the model that was written sees, with the preprocessing that is in it."""
+    from nrp_onnx.activations.classes import top_classes
+    from nrp_onnx.backbone.model import load_backbone
+    from nrp_onnx.scoring.choices import choose_preprocessing
+
+    backbone = load_backbone(out)
+    preprocessing = choose_preprocessing(backbone, None, notes)
+    return top_classes(backbone, preprocessing, photographs, names, notes)
 
 
 def _height_width(text: str) -> tuple[int, int]:

@@ -18,7 +18,9 @@ Model = Annotated[Path, typer.Argument(help="An ONNX backbone.", callback=_exist
 PredictorFile = Annotated[
     Path, typer.Argument(help="The predictor.onnx of a run.", callback=_existing)
 ]
-Layers = Annotated[str, typer.Option(help="auto, or names with commas.")]
+Layers = Annotated[
+    str, typer.Option(help="auto, or names or numbers of `nrp-onnx layers`, with commas.")
+]
 Reduce = Annotated[
     str,
     typer.Option(

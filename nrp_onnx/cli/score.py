@@ -144,7 +144,7 @@ def score_command(
 
 
 def layers_command(model: Model, as_json: AsJson = False) -> None:
-    """List the layers of a backbone: name, operator, shape, bytes an image.
+    """List the layers of a backbone: number, name, operator, shape, bytes an image.
 
     Example: nrp-onnx layers resnet50.onnx
     """

@@ -1,7 +1,11 @@
 """Results as tables for a terminal."""
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from nrp_onnx.backbone.layers import Layer
 from nrp_onnx.report.words import (
@@ -13,6 +17,9 @@ from nrp_onnx.report.words import (
 )
 from nrp_onnx.scoring.result import Protocol, RegionScore, Result
 from nrp_onnx.statistics import Interval
+
+if TYPE_CHECKING:
+    from nrp_onnx.activations.classes import Photograph
 
 
 def _number(value: float | None) -> str:
@@ -120,16 +127,46 @@ def _add_ood(table: Table, result: Result, found: RegionScore, some_calibrated: 
 
 
 def layers_table(layers: list[Layer]) -> Table:
-    """The layers of a backbone, with what an image costs in each (float32)."""
+    """The layers of a backbone, with what an image costs in each (float32).
+
+    Names are shown whole, over several lines where the terminal is narrow.
+    """
     table = Table()
-    for heading in ("layer", "op", "shape", "layout"):
+    table.add_column("number", justify="right")
+    table.add_column("layer", overflow="fold")
+    for heading in ("op", "shape", "layout"):
         table.add_column(heading)
     table.add_column("bytes an image", justify="right")
-    for layer in layers:
+    for number, layer in enumerate(layers):
         shape = "?" if layer.shape is None else " x ".join(map(str, layer.shape))
         size = "?" if layer.n_features is None else f"{4 * layer.n_features:,}"
-        table.add_row(layer.name, layer.op, shape, layer.layout or "?", size)
+        name, op = _plain(layer.name), _plain(layer.op)
+        table.add_row(str(number), name, op, shape, layer.layout or "?", size)
     return table
+
+
+def classes_table(photographs: "Sequence[Photograph]") -> Table:
+    """The likeliest classes of photographs, a row each."""
+    table = Table()
+    for heading in ("photograph", "class", "label"):
+        table.add_column(heading, overflow="fold")
+    table.add_column("probability", justify="right")
+    for photograph in photographs:
+        for place, seen in enumerate(photograph.classes):
+            table.add_row(
+                _plain(photograph.file if place == 0 else ""),
+                str(seen.number),
+                _plain(seen.label or "-"),
+                f"{seen.probability:.3f}",
+            )
+        table.add_section()
+    return table
+
+
+def _plain(text: str) -> Text:
+    """Text of a file as a cell: no markup, and control characters escaped."""
+    shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return Text("".join(shown))
 
 
 def print_table(table: Table) -> None:

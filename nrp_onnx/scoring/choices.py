@@ -93,7 +93,7 @@ def choose_features(
     Raises:
         OptionError: for a layer or a reduction that does not exist.
     """
-    layers = with_known_shapes(backbone, select_layers(backbone, layer_choice))
+    layers = with_known_shapes(backbone, select_layers(backbone, layer_choice, notes))
     if layer_choice == "auto":
         notes.say(f"--layers auto: {', '.join(layer.name for layer in layers)}")
     reductions = choose_reductions(reduce_choice, layers, n_images, backbone.path)

@@ -48,7 +48,7 @@ def gradient_of_backbone(
         NrpOnnxError: if there is none, or it cannot be made here.
     """
     if module is not None:
-        from nrp_converters.torch.modules import gradient_of
+        from nrp_converters.torch.evaluation import gradient_of
 
         device = next((weight.device for weight in module.parameters()), torch.device("cpu"))
         return partial(gradient_of, module, device)

@@ -1,5 +1,6 @@
 """Preprocessing nodes against Pillow, reductions against PyTorch, layers as users see them."""
 
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +14,14 @@ from PIL import Image
 from torch import nn
 
 from nrp_converters.parity import preprocessed
-from nrp_onnx.backbone.choose_layers import auto_layers
+from nrp_onnx.backbone.choose_layers import auto_layers, select_layers
 from nrp_onnx.backbone.feature_graph import Feature, build_feature_graph, to_checked_proto
+from nrp_onnx.backbone.layers import LAYERS_KEY, Layer, layers_to_json
 from nrp_onnx.backbone.model import load_backbone
 from nrp_onnx.backbone.preprocessing import PRESETS, Preprocessing, preprocessing_from_json
 from nrp_onnx.backbone.reductions import Reduction
 from nrp_onnx.errors import OptionError
+from nrp_onnx.notes import Notes
 from tests.command_line import assert_user_error, nrp_onnx
 
 
@@ -245,6 +248,51 @@ def test_layers_command(model_path: Path) -> None:
     table = nrp_onnx("layers", model_path)
     assert "8 x 16 x 16" in table.stdout
     assert "8,192" in table.stdout
+
+
+def of_names(path: Path, names: list[str]) -> Path:
+    """A chain of ReLUs whose layers have these names."""
+    tensors = ["x", *(f"t{i}" for i in range(len(names)))]
+    nodes = [onnx.helper.make_node("Relu", [a], [b]) for a, b in itertools.pairwise(tensors)]
+    values = [
+        onnx.helper.make_tensor_value_info(name, 1, ["batch", 3, 8, 8])
+        for name in ("x", tensors[-1])
+    ]
+    model = onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", values[:1], values[1:]))
+    layers = [Layer(n, f"t{i}", (3, 8, 8), "NCHW", "Relu", i) for i, n in enumerate(names)]
+    onnx.helper.set_model_props(model, {LAYERS_KEY: layers_to_json(layers)})
+    onnx.save(model, path)
+    return path
+
+
+def test_layers_can_be_chosen_by_their_number_which_is_said(tmp_path: Path) -> None:
+    backbone = load_backbone(of_names(tmp_path / "x.onnx", ["stem", "a,b", "mid", "top"]))
+    notes = Notes()
+    chosen = select_layers(backbone, "3,stem,1", notes)
+    assert [layer.name for layer in chosen] == ["stem", "a,b", "top"]
+    assert notes.said == ["--layers by number: 3 is top, 1 is a,b"]
+    with pytest.raises(OptionError, match=r"a number from 0 to 3; found '4'"):
+        select_layers(backbone, "4")
+
+
+def test_a_name_that_is_a_number_wins_and_no_other_number_is_taken(tmp_path: Path) -> None:
+    backbone = load_backbone(of_names(tmp_path / "x.onnx", ["2", "a", "0", "b"]))
+    notes = Notes()
+    assert [layer.depth for layer in select_layers(backbone, "0", notes)] == [2]
+    assert notes.said == []
+    with pytest.raises(OptionError, match=r"numbers are names in this model; found '1'"):
+        select_layers(backbone, "1")
+
+
+def test_the_table_of_layers_shows_long_names_whole_and_nothing_raw(tmp_path: Path) -> None:
+    long = "a_module_of_many_parts." * 10
+    path = of_names(tmp_path / "x.onnx", [long, "[b]bold[/]\x1b"])
+    table = nrp_onnx("layers", path).stdout
+    cells = [line.split("│")[1:3] for line in table.splitlines() if line.startswith("│")]
+    assert "".join(name.strip() for _, name in cells).startswith(long)
+    assert [number.strip() for number, _ in cells if number.strip()] == ["0", "1"]
+    assert "[b]bold[/]\\x1b" in table
+    assert "\x1b" not in table
 
 
 def test_a_model_without_an_image_input_is_refused(tmp_path: Path) -> None:

@@ -156,7 +156,7 @@ def test_code_in_a_keras_file_is_not_run(tmp_path):
             ["no such network", "Did you mean MobileNet"],
         ),
         ("keras:missing.keras", Request(), ["no such model file", "nothing"]),
-        ("keras:model.h5", Request(), ["expected a file FILE.keras"]),
+        ("keras:model.h5", Request(), ["expected a file FILE.keras or FILE.h5"]),
         ("keras:MobileNet", Request(weights="missing.h5"), ["no such weights", "missing.h5"]),
         ("keras:broken.keras", Request(), ["cannot load the file"]),
         ("keras:plain.keras", Request(weights="none"), ["Leave --weights out"]),

@@ -15,7 +15,9 @@ from nrp_converters.request import Request
 from nrp_converters.source_preprocessing import for_size
 from nrp_converters.torch.timm_models import preprocessing_of as timm_preprocessing
 from nrp_converters.torch.torchvision_models import preprocessing_of as torchvision_preprocessing
-from nrp_converters.torch.transformers_models import preprocessing_of as transformers_preprocessing
+from nrp_converters.torch.transformers_preprocessing import (
+    preprocessing_of as transformers_preprocessing,
+)
 from nrp_onnx.backbone.model import Backbone, load_backbone
 from nrp_onnx.errors import OptionError
 from tests.command_line import assert_one_line_error, convert_command

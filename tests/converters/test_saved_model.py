@@ -9,7 +9,7 @@ from nrp_converters.specs import convert_spec
 from nrp_converters.tensorflow.packages import keras, tf
 from nrp_onnx.backbone.model import load_backbone
 from nrp_onnx.errors import NrpOnnxError
-from tests.command_line import nrp_onnx
+from tests.command_line import assert_user_error, nrp_onnx
 from tests.converters import keras_models
 
 pytestmark = pytest.mark.tensorflow
@@ -61,6 +61,31 @@ def test_layers_equal_tensorflow(small, tmp_path):
     assert np.allclose(first, expected, atol=1e-4)
     assert np.allclose(pooled, np.maximum(expected, 0).mean((1, 2)), atol=1e-4)
     assert np.allclose(answer, small(images)["answer"].numpy(), atol=1e-4)
+
+
+def test_another_signature_is_taken_by_name(small, tmp_path):
+    first = tf.function(
+        lambda image: tf.nn.conv2d(image, small.kernel, 1, "VALID", name="narrow"),
+        input_signature=[tf.TensorSpec([None, 8, 8, 3])],
+    )
+    small.first = first
+    signatures = {"serving_default": small.__call__, "narrow": first}
+    tf.saved_model.save(small, str(tmp_path / "both"), signatures=signatures)
+    out = tmp_path / "narrow.onnx"
+    spec = f"saved_model:{tmp_path / 'both'}"
+    run = nrp_onnx("convert", spec, "--signature", "narrow", "--preprocess", "raw", "-o", out)
+    assert run.returncode == 0, run.stderr
+    assert (load_backbone(out).source or {})["signature"] == "narrow"
+    images = np.random.default_rng(1).random((2, 8, 8, 3), np.float32)
+    session = ort.InferenceSession(out, providers=["CPUExecutionProvider"])
+    (found,) = session.run(["output"], {"input": images})
+    assert np.allclose(found, first(images).numpy(), atol=1e-4)
+    for arguments, says in {
+        (spec, "--signature", "wide"): "expected wide; found narrow, serving_default",
+        ("keras:MobileNet", "--signature", "wide"): "only a SavedModel has signatures",
+    }.items():
+        run = nrp_onnx("convert", *arguments, "-o", tmp_path / "x.onnx")
+        assert_user_error(run, says)
 
 
 def test_what_keras_exports(tmp_path):

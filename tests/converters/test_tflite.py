@@ -14,7 +14,7 @@ from PIL import Image
 from nrp_converters.request import Request
 from nrp_converters.specs import convert_spec, quiet
 from nrp_converters.tensorflow.graph import frozen
-from nrp_converters.tensorflow.packages import tf, without_stderr
+from nrp_converters.tensorflow.packages import keras, tf, without_stderr
 from nrp_onnx.backbone.model import load_backbone
 from nrp_onnx.errors import NrpOnnxError
 from nrp_onnx.recordings.simulation.stimuli import render
@@ -24,8 +24,10 @@ from tests.converters import keras_models
 pytestmark = pytest.mark.tensorflow
 
 
-def tflite_of(quantised: bool) -> bytes:
+def tflite_of(quantised: bool, head: Any = None) -> bytes:
     model = keras_models.sequential()
+    if head is not None:
+        model = keras.Sequential([keras.Input((16, 16, 3)), head, model])
 
     @tf.function(input_signature=[tf.TensorSpec([1, 16, 16, 3], tf.float32)])
     def predict(images):
@@ -71,6 +73,14 @@ def convert(content: bytes, folder: Path) -> tuple[Any, ort.InferenceSession, st
     assert run.returncode == 0, run.stderr
     session = ort.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
     return load_backbone(folder / "model.onnx"), session, run.stderr
+
+
+def test_the_head_of_a_float_model_is_seen(tmp_path):
+    rescaling = keras.layers.Rescaling(1 / 127.5, offset=-1)
+    backbone, _, said = convert(tflite_of(quantised=False, head=rescaling), tmp_path)
+    assert "begins with MUL, ADD, made for values 0 to 255" in said
+    assert backbone.preprocessing.rescale_factor == 1
+    assert backbone.preprocessing.image_mean == (0, 0, 0)
 
 
 def test_a_float_model_equals_the_interpreter(tmp_path):

@@ -260,6 +260,8 @@ def test_bad_folders_and_models_are_refused(tmp_path):
         hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8
     ).save_pretrained(text)
     save("vit", damaged)
+    save("vit", tmp_path / "unread")
+    (tmp_path / "unread" / "preprocessor_config.json").write_text("{no json")
     (damaged / "model.safetensors").write_bytes(b"no weights")
     out = tmp_path / "x.onnx"
     refused: dict[tuple[str, ...], list[str]] = {
@@ -267,7 +269,83 @@ def test_bad_folders_and_models_are_refused(tmp_path):
         (f"hf:{text}", "--weights", "none"): ["images alone", "BertModel", "input_ids"],
         (f"hf:{damaged}",): ["hf:damaged", "the weights cannot be read"],
         (f"hf:{damaged}", "--weights", "imagenet"): ["no such weights", "'imagenet'"],
+        (f"hf:{tmp_path / 'unread'}",): ["hf:unread, preprocessor_config.json", "cannot be read"],
     }
     for arguments, parts in refused.items():
         assert_one_line_error(convert_command(*arguments, "-o", out), *parts)
     assert not out.exists()
+
+
+def test_a_preprocessor_config_without_a_known_processor_is_read_as_it_stands(tmp_path):
+    folder, out = tmp_path / "dino", tmp_path / "model.onnx"
+    transformers.Dinov2WithRegistersModel(
+        transformers.Dinov2WithRegistersConfig(
+            hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14
+        )
+    ).save_pretrained(folder)
+    settings = {"image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.25, 0.3], "size": 32,
+                "crop_size": {"height": 28, "width": 28}}  # fmt: skip
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+    run = convert_command(f"hf:{folder}", "-o", out)
+    assert run.returncode == 0, run.stderr
+    assert "names no image processor that transformers knows" in run.stderr
+    assert "imagenet" not in run.stderr
+    spec = load_backbone(out).preprocessing
+    assert spec is not None
+    assert (spec.size, spec.crop_size, spec.rescale_factor) == (32, (28, 28), 1 / 255)
+    assert (spec.image_mean, spec.image_std) == ((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
+    # What the family's other processors do with the same keys.
+    other = transformers.CLIPImageProcessorPil(**settings, resample=2)
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 40, 3), dtype=np.uint8)
+    expected = other(list(images), return_tensors="np")["pixel_values"]
+    assert np.abs(preprocessed(images, spec) - expected).max() <= 1e-5
+
+
+def clip(folder: Path) -> Any:
+    small = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2}
+    torch.manual_seed(1)
+    model = transformers.CLIPModel(
+        transformers.CLIPConfig(
+            text_config=small | {"num_hidden_layers": 1, "vocab_size": 50},
+            vision_config=small | {"num_hidden_layers": 2, "image_size": 32, "patch_size": 8},
+            projection_dim=8,
+        )
+    ).eval()
+    model.save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(
+        json.dumps({"image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.25, 0.3], "size": 32,
+                    "crop_size": 32})
+    )  # fmt: skip
+    return model
+
+
+def test_of_a_clip_folder_the_vision_tower_is_taken(tmp_path):
+    model = clip(tmp_path / "my-clip")
+    out = tmp_path / "model.onnx"
+    run = convert_command(f"hf:{tmp_path / 'my-clip'}", "-o", out)
+    assert run.returncode == 0, run.stderr
+    assert run.stderr == (
+        "note: hf:my-clip takes images and text: taking the vision tower of clip\n"
+    )
+    backbone = load_backbone(out)
+    assert backbone.source is not None
+    assert backbone.source["part"] == "vision tower of clip"
+    assert backbone.preprocessing is not None
+    assert backbone.preprocessing.image_mean == (0.4, 0.5, 0.6)
+    images = torch.randn(2, 3, 32, 32)
+    session = ort.InferenceSession(out, providers=["CPUExecutionProvider"])
+    tokens, pooled = session.run(["output", "output#2"], {"input": images.numpy()})
+    with torch.no_grad():
+        expected = model.vision_model(images)
+    assert np.allclose(tokens, expected.last_hidden_state.numpy(), atol=1e-4)
+    assert np.allclose(pooled, expected.pooler_output.numpy(), atol=1e-4)
+
+
+def test_a_vision_tower_without_weights_is_refused(tmp_path):
+    clip(tmp_path / "my-clip")
+    from safetensors.torch import load_file, save_file
+
+    path = tmp_path / "my-clip" / "model.safetensors"
+    save_file({f"wrapped.{k}": v for k, v in load_file(path).items()}, path, {"format": "pt"})
+    run = convert_command(f"hf:{tmp_path / 'my-clip'}", "-o", tmp_path / "x.onnx")
+    assert_one_line_error(run, "weights of its vision tower are not found", "CLIPVisionModel")

@@ -18,10 +18,13 @@ from nrp_converters.graph_edits import INPUT, expose, in_steps, layout_of, look_
 from nrp_converters.image_input import SourceInput, image_input
 from nrp_converters.specs import quiet
 from nrp_converters.tensorflow.graph import MAXIMUM_BYTES, frozen, graph_to_onnx, told, too_large
+from nrp_converters.tensorflow.keras_heads import own_preprocessing
 from nrp_converters.tensorflow.packages import keras, tf
 from nrp_onnx.backbone.layers import Layer
 from nrp_onnx.backbone.preprocessing import Preprocessing
 from nrp_onnx.errors import ModelError
+
+__all__ = ["Call", "Calls", "convert", "own_preprocessing", "watched"]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Converts keras.applications by name, and .keras files."""
+"""Converts keras.applications by name."""
 
 import difflib
 import importlib
@@ -12,6 +12,8 @@ from nrp_converters.converted_model import ConvertedModel
 from nrp_converters.request import Request
 from nrp_converters.specs import quiet
 from nrp_converters.tensorflow.graph import told
+from nrp_converters.tensorflow.keras_files import convert_model_file, example_of, is_model_file
+from nrp_converters.tensorflow.keras_heads import own_preprocessing
 from nrp_converters.tensorflow.keras_models import convert
 from nrp_converters.tensorflow.packages import keras
 from nrp_onnx.backbone.preprocessing import PRESETS, Preprocessing
@@ -101,14 +103,11 @@ def _application(name: str) -> Any:
         raise OptionError(
             "keras.applications has no such network",
             where=f"keras:{name}",
-            expected=f"one of {', '.join(known)}, or a file FILE.keras",
+            expected=f"one of {', '.join(known)}, or a file FILE.keras or FILE.h5",
             found=repr(name),
             fix=f"Did you mean {' or '.join(close)}?" if close else None,
         )
     return getattr(keras.applications, name)
-
-
-_FILE_ENDINGS = (".keras", ".h5", ".hdf5")
 
 
 def from_spec(name: str, request: Request) -> ConvertedModel:
@@ -118,8 +117,8 @@ def from_spec(name: str, request: Request) -> ConvertedModel:
         OptionError, ModelError: if there is no such network or file, its weights cannot be had, or
             it cannot be converted.
     """
-    if name.lower().endswith(_FILE_ENDINGS) or "/" in name:
-        return _from_file(name, request)
+    if is_model_file(name):
+        return convert_model_file(name, request)
     weights = request.weights or "imagenet"
     source: dict[str, Any] = {"spec": f"keras:{name}", "weights": weights}
     if weights == "none":
@@ -129,55 +128,10 @@ def from_spec(name: str, request: Request) -> ConvertedModel:
     model = build_application(
         name, None if weights == "none" else weights, request.input_size, request.seed
     )
-    spec = request.preprocessing or preprocessing_of(name)
-    return convert(model, _example(request), preprocessing=spec, source=source)
-
-
-def _from_file(name: str, request: Request) -> ConvertedModel:
-    path, spec = Path(name), f"keras:{name}"
-    if path.suffix.lower() != ".keras" or not path.is_file():
-        raise OptionError(
-            "no such model file",
-            where=spec,
-            expected="a file FILE.keras, as model.save writes it",
-            found="a folder" if path.is_dir() else "a file" if path.exists() else "nothing",
-        )
-    if request.weights is not None:
-        raise OptionError(
-            "a model file has its own weights",
-            where=spec,
-            found=f"--weights {request.weights}",
-            fix="Leave --weights out.",
-        )
-    try:
-        with quiet():
-            model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # Keras raises ValueError, TypeError, BadZipFile and others
-        unsafe = "safe_mode" in str(error) or "unsafe" in str(error).lower()
-        raise ModelError(
-            "the file holds code of its own, which is not run"
-            if unsafe
-            else "Keras cannot load the file",
-            where=spec,
-            expected="a model of Keras's own layers",
-            found="a Lambda layer or the like" if unsafe else told(error),
-            fix="Convert it from Python: load it yourself, then nrp_onnx.convert(model).",
-        ) from error
-    if not isinstance(model, keras.Model):
-        raise ModelError(
-            "the file holds no model", where=spec, expected="a model", found=type(model).__name__
-        )
-    source = {"spec": f"keras:{path.name}", "weights": path.name, "sha256": sha256_of_file(path)}
-    preprocessing = request.preprocessing_or(None)
-    return convert(model, _example(request), preprocessing=preprocessing, source=source)
-
-
-def _example(request: Request) -> np.ndarray | None:
-    """Images of the size that was asked for."""
-    if request.input_size is None:
-        return None
-    height, width = request.input_size
-    return np.zeros((1, height, width, 3), np.float32)
+    spec = preprocessing_of(name)
+    if request.preprocessing is not None:
+        spec = own_preprocessing(model, request.preprocessing, request.notes) or spec
+    return convert(model, example_of(request), preprocessing=spec, source=source)
 
 
 def _weights_file(path: Path) -> dict[str, str]:

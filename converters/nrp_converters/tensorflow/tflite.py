@@ -26,6 +26,7 @@ from nrp_converters.request import Request
 from nrp_converters.specs import quiet
 from nrp_converters.tensorflow.graph import to_onnx, told
 from nrp_converters.tensorflow.packages import tf, tf2onnx, tflite_schema, without_stderr
+from nrp_converters.tensorflow.pixel_scaling import Head, measured, preprocessing_with_head
 from nrp_converters.tensorflow.tflite_float import FloatModel, read_as_float
 from nrp_onnx.backbone.layers import Layer
 from nrp_onnx.backbone.preprocessing import Preprocessing
@@ -53,6 +54,8 @@ _MOVING = frozenset(
         "UNPACK",
     ]
 )
+#: Operators that scale pixels or turn channels round.
+_SCALING = frozenset(["ADD", "DIV", "MUL", "PACK", "REVERSE_V2", "STRIDED_SLICE", "SUB"])
 _FLOAT_KERNELS = "TFLite's float kernels on the dequantised model"
 
 
@@ -76,7 +79,7 @@ def from_spec(name: str, request: Request) -> ConvertedModel:
     inputs = [graph.tensors[place] for place in graph.inputs]
     described = [(t.name.decode(), list(map(int, t.shape)), _dtype(t)) for t in inputs]
     given = image_input(described, request.input_size, where)
-    spec = given.fitted(_preprocessing(model, request), where)
+    spec = given.fitted(_preprocessing(model, given, request, where), where)
     if model.quantised:
         request.notes.say(
             f"the model is quantised ({', '.join(model.quantised)}): its weights are taken as the "
@@ -152,13 +155,38 @@ def _dtype(tensor: Any) -> str:
     return next(name.lower() for name, number in types.items() if number == tensor.type)
 
 
-def _preprocessing(model: FloatModel, request: Request) -> Preprocessing:
-    """From the input's quantisation, if it has one: real = scale * (q - zero point)."""
-    if request.preprocessing is not None or model.scale is None or model.zero_point is None:
-        spec: Preprocessing = request.preprocessing_or(None)
-        return spec
-    mean = model.scale * model.zero_point
-    return Preprocessing(rescale_factor=model.scale, image_mean=(mean, mean, mean))
+def _preprocessing(
+    model: FloatModel, given: SourceInput, request: Request, where: str
+) -> Preprocessing:
+    """The user's; else from the input's quantisation: real = scale * (q - zero point); else what the
+    model's head expects."""
+    if request.preprocessing is None and model.scale is not None and model.zero_point is not None:
+        mean = model.scale * model.zero_point
+        return Preprocessing(rescale_factor=model.scale, image_mean=(mean, mean, mean))
+    head = _head_of(model, given, where)
+    own = preprocessing_with_head(head, request.preprocessing, request.notes)
+    spec: Preprocessing = request.preprocessing_or(own)
+    return spec
+
+
+def _head_of(model: FloatModel, given: SourceInput, where: str) -> Head | None:
+    """The scaling of pixels by the operators up to the first of another kind."""
+    result = int(model.graph.inputs[0])
+    reached, names = {result}, []
+    for op in model.graph.operators:
+        kind = model.operator(op)
+        read = [int(place) for place in op.inputs if int(place) in reached]
+        if not read or kind == "SHAPE":
+            continue
+        if kind not in _SCALING:
+            result = read[0]
+            break
+        reached.update(int(place) for place in op.outputs)
+        names.append(kind)
+    if not names or given.layout != "NHWC":
+        return None
+    run = _interpreter(model.packed([result]), [result], where)
+    return measured(names, lambda image: run(image)[0], (given.height, given.width))
 
 
 def _candidates(model: FloatModel) -> list[int]:

@@ -16,6 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nrp_converters.torch.wrapped import (
+    is_compiled,
+    kind_of,
+    path_of,
+    refuse_batch_statistics,
+)
 from nrp_onnx.backbone.layers import Layer, guess_layout
 from nrp_onnx.errors import ModelError
 
@@ -77,7 +83,10 @@ def watched(
 
     handles = []
     try:
-        for path, module in root.named_modules():
+        for place, module in root.named_modules():
+            if is_compiled(module):
+                continue  # what it has compiled is hooked, under its path
+            path = path_of(place)
             handles.append(module.register_forward_pre_hook(partial(started, path)))
             handles.append(module.register_forward_hook(partial(ended, path), with_kwargs=True))
         yield calls
@@ -221,7 +230,8 @@ def find_layers(module: nn.Module, example: Tensor) -> Plan:
     """Run the module on 2 and on 3 images: the batch axis is the one that grows.
 
     Raises:
-        ModelError: if it does not run, depends on the batch size, or has no layers.
+        ModelError: if it does not run, depends on the batch size, has a batch norm without running
+            statistics, or has no layers.
     """
     two, three = _run(module, example, 2), _run(module, example, 3)
     if two.paths != three.paths or len(two.results) != len(three.results):
@@ -289,7 +299,8 @@ def _run(module: nn.Module, example: Tensor, batch: int) -> _Run:
 
     def on_return(_: int, part: nn.Module, given: Any, output: Any) -> None:
         tensor = main_tensor(output)
-        run.ops.append(type(part).__name__)
+        refuse_batch_statistics(calls.returned[-1], part, type(module).__name__)
+        run.ops.append(kind_of(part))
         run.shapes.append(None if tensor is None else tuple(tensor.shape))
         run.layouts.add(part, given, tensor)
 
@@ -302,6 +313,8 @@ def _run(module: nn.Module, example: Tensor, batch: int) -> _Run:
     with watched(module, on_return, on_result) as calls:
         try:
             torch.func.functional_call(module, buffers, (some_images(example, batch),))
+        except ModelError:
+            raise
         except Exception as error:  # whatever a forward raises
             raise failure(
                 f"the model does not run on {batch} images",

@@ -4,6 +4,7 @@ Hooks clone these outputs while ``torch.export`` traces the model, so that what 
 place afterwards (``nn.ReLU(inplace=True)``, ``x += y``) leaves them as they were made.
 """
 
+import inspect
 import io
 import re
 from collections.abc import Iterator, Mapping
@@ -16,7 +17,6 @@ import numpy as np
 import onnx_ir as ir
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from nrp_converters.converted_model import (
     ConvertedModel,
@@ -29,6 +29,7 @@ from nrp_converters.converted_model import (
 from nrp_converters.factory import class_name, make_model
 from nrp_converters.request import Request
 from nrp_converters.specs import quiet
+from nrp_converters.torch.evaluation import evaluation, gradient_of
 from nrp_converters.torch.layers import (
     Plan,
     failure,
@@ -39,6 +40,7 @@ from nrp_converters.torch.layers import (
     tensors_in,
     watched,
 )
+from nrp_converters.torch.wrapped import plain_module
 from nrp_onnx.backbone.find_layers import TORCH_SCOPES
 from nrp_onnx.backbone.preprocessing import Preprocessing
 from nrp_onnx.backbone.preprocessing_nodes import check_fits
@@ -52,7 +54,7 @@ _MAXIMUM_BYTES = 2**31 - 1
 
 
 def convert(
-    module: nn.Module,
+    model: nn.Module | torch.export.ExportedProgram,
     example_input: Tensor | None = None,
     *,
     preprocessing: Preprocessing,
@@ -67,7 +69,8 @@ def convert(
     it was.
 
     Args:
-        module: takes one batch of images, of any number.
+        model: takes one batch of images, of any number. ``DataParallel`` and ``torch.compile`` are
+            taken off; an ``ExportedProgram`` must have an open batch axis.
         example_input: images of shape (batch, 3, H, W) or (batch, H, W, 3), float32 or float16, on
             the module's device. H and W become those of the ONNX model; the values do not matter.
             None takes float32 of shape (1, 3, 224, 224).
@@ -81,55 +84,46 @@ def convert(
 
     Raises:
         ModelError: if the module cannot be run, traced or expressed in ONNX, depends on the batch
-            size, has no layers, or is over 2 GB.
+            size or mixes its images, has no layers, or is over 2 GB.
         OptionError: if the preprocessing does not give such an input, the source is no JSON, or
             onnxscript is not installed.
     """
+    module: nn.Module = plain_module(model, type(model).__name__)
     origin = _origin(module, source or {})
     imported("onnxscript", "Run: pip install 'nrp-onnx[torch]'.")
     where = type(module).__name__
     if example_input is None:
         example_input = torch.zeros(1, 3, 224, 224)
     spec = _fitting(preprocessing, example_input, where)
-    with _evaluation(module):
+    with evaluation(module):
         plan = find_layers(module, example_input)
-        model = _to_onnx(_trace(module, example_input, plan), where)
-    _name_batch_axis(model)
+        exported = _to_onnx(_trace(module, example_input, plan), where)
+    _name_batch_axis(exported)
     own = [
         _OUTPUT if place == 0 else f"{_OUTPUT}#{place + 1}" for place in range(len(plan.results))
     ]
     layers = list(plan.layers.values())
-    given = name_outputs(model, [*own, *(layer.name for layer in layers)], taken=[_INPUT])
+    given = name_outputs(exported, [*own, *(layer.name for layer in layers)], taken=[_INPUT])
     table = [
         replace(layer, tensor=tensor)
         for layer, tensor in zip(layers, given[len(own) :], strict=True)
     ]
-    strip_metadata(model, keep=frozenset({TORCH_SCOPES}))
-    write_metadata(model, table, spec, origin)
+    strip_metadata(exported, keep=frozenset({TORCH_SCOPES}))
+    write_metadata(exported, table, spec, origin)
 
     def run_source(images: np.ndarray) -> dict[str, np.ndarray]:
-        with _evaluation(module):
+        with evaluation(module):
             batch = torch.from_numpy(images).to(example_input.device)
             found = layer_outputs(module, batch, plan)
         return {layer.name: found[number] for number, layer in plan.layers.items()}
 
     return ConvertedModel(
-        ir.to_proto(model),
+        ir.to_proto(exported),
         table,
         spec,
         run_source,
         class_gradient=partial(gradient_of, module, example_input.device),
     )
-
-
-def gradient_of(
-    module: nn.Module, device: torch.device, images: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """`nrp_converters.torch.modules.class_gradient` of a module, which is left as it was."""
-    with _evaluation(module):
-        found: tuple[np.ndarray, np.ndarray]
-        found = class_gradient(module, torch.from_numpy(images).to(device))
-        return found
 
 
 def _origin(module: nn.Module, source: Mapping[str, Any]) -> dict[str, Any]:
@@ -179,23 +173,6 @@ def _fitting(spec: Preprocessing, example: Tensor, where: str) -> Preprocessing:
 
 
 @contextmanager
-def _evaluation(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode, without gradients; every submodule's own mode comes back afterwards."""
-    training = [(part, part.training) for part in module.modules()]
-    fast = torch.backends.mha.get_fastpath_enabled()
-    # The fast path of attention calls no submodules, so their outputs would not be seen.
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with torch.no_grad():
-            module.eval()
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-        for part, mode in training:
-            part.training = mode
-
-
-@contextmanager
 def _quiet() -> Iterator[None]:
     """Quiet, and without the half-made graph that torch prints when tracing fails."""
     with quiet(), redirect_stderr(io.StringIO()):
@@ -230,7 +207,7 @@ def _trace(module: nn.Module, example: Tensor, plan: Plan) -> torch.export.Expor
     with _quiet(), watched(module, keep, with_layers) as calls:
         try:
             return torch.export.export(
-                module,
+                _exportable(module),
                 (some_images(example, 2),),  # a batch of 1 would be taken for a constant
                 dynamic_shapes=({0: torch.export.Dim(_BATCH)},),
                 strict=False,
@@ -245,6 +222,24 @@ def _trace(module: nn.Module, example: Tensor, plan: Plan) -> torch.export.Expor
                 error,
                 "Keep forward free of branches on values, and of len(x): x.shape[0] stays open.",
             ) from error
+
+
+class _Called(nn.Module):
+    """A module around another, for torch.export: it calls the forward of a GraphModule itself, past
+    all hooks, and wants a name for each argument."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, images: Tensor) -> Any:
+        return self.module(images)
+
+
+def _exportable(module: nn.Module) -> nn.Module:
+    first = next(iter(inspect.signature(module.forward).parameters.values()), None)
+    gathers = first is not None and first.kind is inspect.Parameter.VAR_POSITIONAL
+    return _Called(module) if gathers or isinstance(module, torch.fx.GraphModule) else module
 
 
 def _to_onnx(program: torch.export.ExportedProgram, where: str) -> ir.Model:
@@ -280,34 +275,6 @@ def _name_batch_axis(model: ir.Model) -> None:
             )
 
 
-def class_gradient(module: nn.Module, images: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Scores, and the gradient of the cross-entropy against each image's own most likely class.
-
-    Args:
-        module: in evaluation mode, so that no image sees the others.
-        images: a batch as the module takes it, on its device.
-
-    Returns:
-        float (n, n_classes), and an array of the batch's shape.
-
-    Raises:
-        ModelError: if the module gives no scores of classes.
-    """
-    with torch.enable_grad():
-        batch = images.detach().requires_grad_()
-        scores = main_tensor(module(batch))
-        if scores is None or scores.ndim != 2 or scores.shape[1] < 2:
-            raise ModelError(
-                "the model gives no scores of classes",
-                where=type(module).__name__,
-                expected="an output of shape (batch, classes)",
-                found="another" if scores is None else f"shape {tuple(scores.shape)}",
-            )
-        loss = F.cross_entropy(scores, scores.argmax(dim=1), reduction="sum")
-        (gradient,) = torch.autograd.grad(loss, batch)
-    return scores.detach().cpu().numpy(), gradient.cpu().numpy()
-
-
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Seed PyTorch's global generators for a block; the caller's random numbers go on after it."""
@@ -332,7 +299,7 @@ def from_spec(name: str, request: Request) -> ConvertedModel:
             fix="Load them in the factory.",
         )
     with seeded(request.seed):
-        module = make_model(name, "torch")
+        module = plain_module(make_model(name, "torch"), f"torch:{name}")
     if not isinstance(module, nn.Module):
         raise ModelError(
             "the factory returns no PyTorch model",

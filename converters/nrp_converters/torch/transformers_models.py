@@ -1,9 +1,8 @@
 """Converts models of Hugging Face transformers, with their preprocessing."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,64 +11,12 @@ from torch import nn
 
 from nrp_converters.converted_model import ConvertedModel
 from nrp_converters.request import Request
-from nrp_converters.source_preprocessing import checked_crop, resample_code, unsupported
 from nrp_converters.specs import quiet, reachable
 from nrp_converters.torch.modules import seeded
 from nrp_converters.torch.named_models import convert_named, no_weights
-from nrp_onnx.backbone.preprocessing import Preprocessing, preprocessing_from_json
+from nrp_converters.torch.transformers_preprocessing import own_preprocessing, read_settings
 from nrp_onnx.errors import ModelError, OptionError
 from nrp_onnx.packages import imported
-
-#: Steps that change pixels and that the toolkit's preprocessing does not have.
-_OTHER_STEPS = ("do_pad", "rescale_offset", "do_thumbnail", "do_align_long_axis", "do_crop_margin")
-#: From this size on, ConvNeXT's processor resizes without cutting.
-_UNCUT = 384
-
-
-def preprocessing_of(settings: Mapping[str, Any], request: Request, where: str) -> Preprocessing:
-    """Read what ``image_processor.to_dict()`` holds.
-
-    ``crop_pct`` is that of the ConvNeXT processor: below 384 pixels the shorter edge becomes
-    size / crop_pct and the size is cut from the centre; from 384 on the image is only resized.
-
-    Raises:
-        OptionError: for a step or a size that the toolkit cannot carry out.
-    """
-    for step in _OTHER_STEPS:
-        if settings.get(step):
-            raise unsupported(step, where)
-    settings = {key: value for key, value in settings.items() if value is not None}
-    resample = resample_code(settings.get("resample", 2), request, where)
-    # A processor without such a setting does not take the step.
-    steps = dict.fromkeys(("do_resize", "do_center_crop", "do_rescale", "do_normalize"), False)
-    settings = {**steps, **settings, "resample": resample}
-    settings |= _cut(settings, where) if "crop_pct" in settings else {}
-    for key in ("size", "crop_size"):
-        if key in settings and isinstance(settings[key], Mapping):
-            settings[key] = {k: v for k, v in settings[key].items() if v is not None}
-            if "longest_edge" in settings[key]:
-                raise unsupported(f"{key} {settings[key]}", where)
-    spec = preprocessing_from_json(settings, where)
-    if settings.get("do_flip_channel_order"):
-        spec = replace(spec, channel_order="BGR")
-        if settings.get("do_normalize"):
-            raise unsupported("do_flip_channel_order beside do_normalize", where)
-    checked: Preprocessing = checked_crop(spec, where)
-    return checked
-
-
-def _cut(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
-    edge = (settings.get("size") or {}).get("shortest_edge")
-    if edge is None:
-        raise unsupported(f"crop_pct beside size {settings.get('size')}", where)
-    if edge >= _UNCUT:
-        return {"size": {"height": edge, "width": edge}, "do_center_crop": False}
-    return {
-        "size": {"shortest_edge": int(edge / settings["crop_pct"])},
-        "do_center_crop": True,
-        "crop_size": {"height": edge, "width": edge},
-    }
-
 
 _INSTALL = "Install it: pip install 'nrp-onnx[transformers]'."
 _FIX = (
@@ -81,7 +28,8 @@ _FIX = (
 def from_spec(name: str, request: Request) -> ConvertedModel:
     """Convert a model by its hub id, from a folder of ``save_pretrained``, or by its family.
 
-    It is the image classifier where its configuration has that head, else the bare model. With
+    It is the image classifier where its configuration has that head, else the bare model; of a
+    model of images and text, such as CLIP, the vision tower, which is said. With
     ``--weights none`` only the configuration is read; NAME may then be a family such as ``vit``,
     whose default configuration needs no network.
 
@@ -108,20 +56,37 @@ def from_spec(name: str, request: Request) -> ConvertedModel:
             options = _options(folder)
             config = _read(transformers.AutoConfig, name, options, spec)
         auto = _head(transformers, config)
+        tower = _vision_tower(transformers, auto, config)
+        if tower is not None:
+            source["part"] = f"vision tower of {config.model_type}"
+            config = tower
         if request.weights == "none":
             module = _built(auto, config, spec)
             source |= {"weights": "none", "seed": request.seed}
         else:
-            module, missing = _loaded(auto, name, options or {}, spec)
+            given = (options or {}) | ({} if tower is None else {"config": tower})
+            module, missing = _loaded(auto, name, given, spec)
+            if tower is not None and missing:
+                raise ModelError(
+                    "the weights of its vision tower are not found",
+                    where=spec,
+                    expected=f"those of a {type(module).__name__}",
+                    found=f"none for {len(missing)} of them, such as {missing[0]}",
+                    fix="Convert it from Python: nrp_onnx.convert(model.vision_model).",
+                )
             source |= {"weights": "folder" if folder else name}
             if getattr(config, "_commit_hash", None):
                 source["revision"] = config._commit_hash
             if missing:
                 source |= {"weights_missing": missing, "seed": request.seed}
         _check_takes_images(module, spec)
-        own = None
+        settings = None
         if request.preprocessing is None and options is not None:
-            own = _own_preprocessing(transformers, name, options, request, spec)
+            settings = read_settings(transformers, name, options, spec)
+    # No note is heard while the frameworks are quiet.
+    if tower is not None:
+        request.notes.say(f"{spec} takes images and text: taking the {source['part']}")
+    own = None if settings is None else own_preprocessing(settings, request, spec)
     if source.get("weights_missing"):
         request.notes.say(
             f"{spec} has no weights for {', '.join(source['weights_missing'])}: they are random, "
@@ -161,6 +126,13 @@ def _head(transformers: Any, config: Any) -> Any:
     if type(config) in classifiers and (headed or not named):
         return transformers.AutoModelForImageClassification
     return transformers.AutoModel
+
+
+def _vision_tower(transformers: Any, auto: Any, config: Any) -> Any:
+    """The configuration of the part that takes images; None where the model takes images alone."""
+    tower = getattr(config, "vision_config", None)
+    bare = auto is transformers.AutoModel
+    return tower if bare and type(tower) in transformers.MODEL_MAPPING else None
 
 
 def _built(auto: Any, config: Any, where: str) -> nn.Module:
@@ -203,19 +175,6 @@ def _check_takes_images(module: nn.Module, where: str) -> None:
             expected="a model whose main input is pixel_values",
             found=f"{type(module).__name__}, which takes {given}",
         )
-
-
-def _own_preprocessing(
-    transformers: Any, name: str, options: dict[str, Any], request: Request, where: str
-) -> Preprocessing | None:
-    """From the model's preprocessor_config.json, with the defaults of its image processor."""
-    try:
-        # Pillow's processors, so that torchvision is not needed; only their settings are read.
-        processor = transformers.AutoImageProcessor.from_pretrained(name, backend="pil", **options)
-    except (OSError, ValueError, KeyError):  # there is no such file, or no processor of that name
-        return None
-    own: Preprocessing = preprocessing_of(processor.to_dict(), request, where)
-    return own
 
 
 def _size_of(config: Any) -> tuple[int, int] | None:
