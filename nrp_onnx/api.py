@@ -182,7 +182,8 @@ def score_with(
     # PyTorch takes seconds and 230 MiB, which an extraction does not need.
     from nrp_onnx.predictor.search_file import read_search
     from nrp_onnx.report.sites import keep_shown_images
-    from nrp_onnx.scoring.pipeline import Inputs, run_score
+    from nrp_onnx.scoring.pipeline import run_score
+    from nrp_onnx.scoring.steps import Inputs
 
     notes = Notes()
     with _backbone_file(model, options.preprocess, notes) as path:
