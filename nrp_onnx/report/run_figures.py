@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.axes import Axes
 
-from nrp_onnx.report.sites import site_errors
+from nrp_onnx.report.sites import sampled_sites, site_errors
 from nrp_onnx.report.style import (
     BASELINE,
     DENSITY,
@@ -156,12 +156,14 @@ def sites_figure(run: FinishedRun, region: str) -> NamedFigure | None:
     sites = run.sites_of(region)
     x, y = (site_errors(run, name)[sites] for name in (best, run.headline))
     wins, n = int((y < x).sum()), int((~np.isnan(x)).sum())
+    shown, sampled = sampled_sites(run, region)
+    seen = np.isin(sites, shown)
     both = np.concatenate([x, y])
     low, high = np.nanmin(both), np.nanmax(both)
     low, high = low - 0.05 * (high - low), high + 0.05 * (high - low)
     with panel(4.0, simulated=is_simulated(run)) as axes:
         axes.plot([low, high], [low, high], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
-        axes.plot(x, y, "o", color=HEAD, alpha=0.6, markersize=4.5, markeredgewidth=0)
+        axes.plot(x[seen], y[seen], "o", color=HEAD, alpha=0.6, markersize=4.5, markeredgewidth=0)
         axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
         other = f"error with {predictor_name(best)} ({error_units(run)})"
         axes.set_xlabel(wrapped(other), color=BASELINE)
@@ -171,7 +173,7 @@ def sites_figure(run: FinishedRun, region: str) -> NamedFigure | None:
         f"sites-{region}",
         f"Mean absolute error of each site of {region} with {own}, against that with "
         f"{predictor_name(best)}, the best of the baselines here. Below the dashed line "
-        f"{own} errs less.",
+        f"{own} errs less.{sampled}",
         axes.figure,  # type: ignore[arg-type]
     )
 

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import EllipseCollection
 
-from nrp_onnx.report.sites import site_columns, site_errors
+from nrp_onnx.report.sites import sampled_sites, site_columns, site_errors
 from nrp_onnx.report.style import DENSITY, HEAD, MUTED, NamedFigure, panel, set_title
 from nrp_onnx.report.words import error_units, is_simulated, predictor_name, wrapped
 from nrp_onnx.scoring.run import FinishedRun
@@ -21,7 +21,7 @@ NO_RELIABILITY = (
 
 def fields_figure(run: FinishedRun, region: str) -> NamedFigure | None:
     """The receptive fields of the sites of a region on the image; None where no site has one."""
-    columns = _of_region(run, region)
+    columns, sampled = _of_region(run, region)
     if not np.isfinite(columns.get("rf_x", np.array([]))).any():
         return None
     n = int(np.isfinite(columns["rf_x"]).sum())
@@ -31,18 +31,19 @@ def fields_figure(run: FinishedRun, region: str) -> NamedFigure | None:
     return NamedFigure(
         f"fields-{region}",
         f"Receptive fields of the sites of {region} on the image: a dot at the centre, a circle of one "
-        "sigma. The stronger the colour, the more reliable the site; grey: its reliability is not known.",
+        "sigma. The stronger the colour, the more reliable the site; grey: its reliability is not known."
+        + sampled,
         axes.figure,  # type: ignore[arg-type]
     )
 
 
 def reliability_figure(run: FinishedRun, region: str) -> NamedFigure | None:
     """The error of each site of a region against its reliability; None where no site has one."""
-    columns = _of_region(run, region)
+    columns, sampled = _of_region(run, region)
     reliability = columns.get("reliability", np.array([]))
     if not np.isfinite(reliability).any():
         return None
-    errors = site_errors(run, run.headline)[run.sites_of(region)]
+    errors = site_errors(run, run.headline)[sampled_sites(run, region)[0]]
     with panel(4.0, simulated=is_simulated(run)) as axes:
         draw_reliability(axes, reliability, errors)
         axes.set_ylabel(
@@ -52,7 +53,7 @@ def reliability_figure(run: FinishedRun, region: str) -> NamedFigure | None:
     return NamedFigure(
         f"reliability-{region}",
         f"Mean absolute error of each site of {region} against its split-half reliability. What a site "
-        "repeats less well cannot be predicted as well.",
+        "repeats less well cannot be predicted as well." + sampled,
         axes.figure,  # type: ignore[arg-type]
     )
 
@@ -111,6 +112,7 @@ def draw_reliability(axes: Axes, reliability: np.ndarray, errors: np.ndarray) ->
     axes.set_xlabel("split-half reliability")
 
 
-def _of_region(run: FinishedRun, region: str) -> dict[str, np.ndarray]:
-    sites = run.sites_of(region)
-    return {name: values[sites] for name, values in site_columns(run).items()}
+def _of_region(run: FinishedRun, region: str) -> tuple[dict[str, np.ndarray], str]:
+    """The columns of the sites that are shown, and what to say of these."""
+    sites, sampled = sampled_sites(run, region)
+    return {name: values[sites] for name, values in site_columns(run).items()}, sampled

@@ -20,6 +20,8 @@ from nrp_onnx.statistics import pearson_r_of_sites
 
 _IMAGES_A_SITE = 3
 _NUMBERS = ("reliability", "rf_x", "rf_y", "rf_width")
+#: Sites in a figure, at most.
+_MOST_POINTS = 2000
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,19 @@ def site_columns(run: FinishedRun) -> dict[str, np.ndarray]:
         name: np.array([float(rows.get(site, {}).get(name) or "nan") for site in run.site_ids])
         for name in names
     }
+
+
+def sampled_sites(run: FinishedRun, region: str) -> tuple[np.ndarray, str]:
+    """Places of the sites of a region that figures show, and what to say of it.
+
+    More than 2,000 points cover each other, and a page of 20,000 opens slowly: then 2,000 are drawn at
+    random, always the same ones.
+    """
+    sites = run.sites_of(region)
+    if len(sites) <= _MOST_POINTS:
+        return sites, ""
+    drawn = np.random.default_rng(0).permutation(sites)[:_MOST_POINTS]
+    return np.sort(drawn), f" Shown are {_MOST_POINTS:,} of {len(sites):,} sites, drawn at random."
 
 
 def shown_sites(run: FinishedRun, region: str, n_each: int) -> list[ShownSite]:

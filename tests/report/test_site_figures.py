@@ -2,6 +2,7 @@
 
 import csv
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -84,3 +85,8 @@ def test_the_report_shows_the_fields_that_there_are_or_says_why_not(
     page = (tmp_path / "two.html").read_text()
     assert "receptive fields of 2 of 6 sites" in page
     assert "Receptive fields are not drawn" not in page
+    assert "drawn at random" not in page
+
+    with mock.patch("nrp_onnx.report.sites._MOST_POINTS", 4):
+        assert nrp_onnx("report", folder, "-o", tmp_path / "some.html").returncode == 0
+    assert "Shown are 4 of 6 sites, drawn at random." in (tmp_path / "some.html").read_text()
