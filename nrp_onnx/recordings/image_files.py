@@ -5,54 +5,12 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from PIL import Image
-
+from nrp_onnx.decoding import decode, is_hidden, natural_order
 from nrp_onnx.errors import RecordingsError
 from nrp_onnx.progress import progress_bar
 from nrp_onnx.recordings.checks import some
-
-_NO_IMAGE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
-
-
-def check_image(data: bytes, where: object) -> None:
-    """Decode an image fully.
-
-    Raises:
-        RecordingsError: if it does not open.
-    """
-    try:
-        with Image.open(BytesIO(data)) as image:
-            image.load()
-    except _NO_IMAGE as error:
-        raise _does_not_open(where, len(data), error) from None
-
-
-def image_size(path: Path) -> tuple[int, int]:
-    """Width and height of an image file, in pixels, from its header.
-
-    Raises:
-        RecordingsError: if it does not open.
-    """
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except _NO_IMAGE as error:
-        size = path.stat().st_size if path.is_file() else 0
-        raise _does_not_open(path, size, error) from None
-
-
-def _does_not_open(where: object, n_bytes: int, error: Exception) -> RecordingsError:
-    return RecordingsError(
-        "the image does not open",
-        where=where,
-        expected="a whole image (PNG, JPEG, ...)",
-        # Pillow names its own buffer where it recognises no format.
-        found=f"{n_bytes} bytes ({type(error).__name__})",
-    )
-
 
 _SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm"))
 
@@ -69,8 +27,8 @@ class ImageSource:
     read: Callable[[str], bytes]
 
     def images(self) -> list[str]:
-        """The names of those with the suffix of an image, in the order of the names as text."""
-        return sorted(
+        """The names of those with the suffix of an image, in `natural_order`."""
+        return natural_order(
             name for name in self.names if PurePosixPath(name).suffix.lower() in _SUFFIXES
         )
 
@@ -119,12 +77,7 @@ def open_images(path: Path) -> Iterator[ImageSource]:
 
 
 def _source(path: Path, files: Sequence[str], read: Callable[[str], bytes]) -> ImageSource:
-    # macOS leaves __MACOSX/ and ._ files beside the images, Windows and others hidden files.
-    names = [
-        name
-        for name in files
-        if "__MACOSX" not in name.split("/") and not PurePosixPath(name).name.startswith(".")
-    ]
+    names = [name for name in files if not is_hidden(name)]
     tops = {name.split("/")[0] if "/" in name else "" for name in names}
     top = f"{tops.pop()}/" if len(tops) == 1 and "" not in tops else ""
     shorter = frozenset(name.removeprefix(top) for name in names)
@@ -141,7 +94,7 @@ def copy_images(source: ImageSource, filenames: Sequence[str], folder: Path) -> 
     with progress_bar("Copying the images", len(names)) as advance:
         for filename in names:
             data = source.read(filename)
-            check_image(data, f"{source.path}, {filename}")
+            decode(data, f"{source.path}, {filename}")
             place = folder / filename
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(data)

@@ -23,6 +23,7 @@ from nrp_onnx.activations.remote import folder_of
 from nrp_onnx.backbone.feature_graph import Feature
 from nrp_onnx.backbone.model import Backbone
 from nrp_onnx.backbone.preprocessing import Preprocessing
+from nrp_onnx.decoding import RULES
 from nrp_onnx.engine import Engine
 from nrp_onnx.export.exported_fold import check_exported_head, export_fold
 from nrp_onnx.export.folded_head import fold_head, used_layers
@@ -41,6 +42,7 @@ from nrp_onnx.scoring.choices import (
     choose_visual_degrees,
 )
 from nrp_onnx.scoring.folds import Fits, fit_folds, notes_on_layers, spans_of
+from nrp_onnx.scoring.left_out import without_silent_sites
 from nrp_onnx.scoring.metrics.brainscore import brainscore_of_regions, choose_splits
 from nrp_onnx.scoring.options import ScoreOptions
 from nrp_onnx.scoring.regions import (
@@ -133,6 +135,7 @@ class Extracted:
     Attributes:
         recordings: without the stimuli that were skipped.
         features: with the principal components of ``pca:K``, which need the images.
+        silent: ids of the sites that are left out.
         provider: ONNX Runtime's execution provider.
     """
 
@@ -142,6 +145,7 @@ class Extracted:
     features: list[Feature]
     activations: list[StoredLayer]
     skipped: list[str]
+    silent: list[str]
     provider: str
 
 
@@ -166,6 +170,7 @@ def run_score(inputs: Inputs, out: str | Path | None) -> FinishedRun:
     if options.regions:
         recordings = inputs.recordings.select_regions(list(options.regions))
         inputs = replace(inputs, recordings=recordings)
+    inputs, silent_sites = _without_silent_sites(inputs)
     plan = make_plan(inputs)
     name = f"{inputs.backbone.path.stem}-{safe_name(inputs.recordings.name)}"
     folder = Path(out) if out else Path("runs") / name
@@ -177,6 +182,7 @@ def run_score(inputs: Inputs, out: str | Path | None) -> FinishedRun:
         if inputs.keep_model:
             shutil.copyfile(inputs.backbone.path, folder / "backbone.onnx")
         extracted = extract(inputs, plan, folder)
+        extracted = replace(extracted, silent=[*silent_sites, *extracted.silent])
         fitted = fit(inputs, plan, extracted, folder)
         splits = choose_splits(extracted.recordings, inputs.notes)
         # Measuring and export keep one core busy; Brain-Score's metric takes the other.
@@ -250,8 +256,11 @@ def extract(inputs: Inputs, plan: Plan, folder: Path) -> Extracted:
             engine=inputs.engine,
         )
     folds, stratified_on = plan.folds, plan.stratified_on
+    silent: list[str] = []
     if extraction.skipped:
         recordings = recordings.without_stimuli(extraction.skipped)
+        fewer, silent = _without_silent_sites(replace(inputs, recordings=recordings))
+        recordings = fewer.recordings
         folds, stratified_on = _folds(inputs, recordings)
     activations = extraction.layers(recordings.stimulus_ids)
     return Extracted(
@@ -261,6 +270,7 @@ def extract(inputs: Inputs, plan: Plan, folder: Path) -> Extracted:
         features=list(extraction.features),
         activations=activations,
         skipped=list(extraction.skipped),
+        silent=silent,
         provider=extraction.provider,
     )
 
@@ -426,6 +436,8 @@ def write(
             simulated=recordings.simulated,
             n_stimuli=recordings.n_stimuli,
             skipped_stimuli=extracted.skipped,
+            silent_sites=extracted.silent,
+            decoding=RULES,
             n_sites=recordings.n_sites,
             units=recordings.units,
             visual_degrees=shown,
@@ -462,6 +474,14 @@ def write(
     )
     write_json(folder / RESULT_FILE, result.to_json())
     return FinishedRun(folder, result)
+
+
+def _without_silent_sites(inputs: Inputs) -> tuple[Inputs, list[str]]:
+    """The inputs without sites that are silent, and their ids."""
+    options, recordings = inputs.options, inputs.recordings
+    folds = choose_folds(options.protocol, recordings, options.folds, options.seed)
+    recordings, names = without_silent_sites(recordings, folds, inputs.notes)
+    return replace(inputs, recordings=recordings), names
 
 
 def _folds(inputs: Inputs, recordings: Recordings) -> tuple[list[Fold], str | None]:

@@ -48,7 +48,7 @@ def test_import_describe_validate(tmp_path, caplog):
     assert "citation: unknown" in lines
     assert "reliability: IT unknown" in lines
 
-    assert run("validate", out).stdout == "no problems\n"
+    assert run("validate", out).stdout == "no problems\nimages: 2 RGB; 2 of 8 bits a channel\n"
     (out / "stimuli" / "a.png").unlink()
     found = run("validate", out)
     assert found.exit_code == 2
