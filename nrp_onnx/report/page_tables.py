@@ -110,7 +110,8 @@ def _preprocessing(spec: dict[str, Any]) -> str:
         steps.append(f"times {spec['rescale_factor']:.6g}")
     if spec.get("do_normalize"):
         steps.append(f"less {_few(spec['image_mean'])}, divided by {_few(spec['image_std'])}")
-    steps.append(f"{spec['channel_order']}, {spec['layout']}, {spec['dtype']}")
+    order = "luminance" if spec["channel_order"] == "L" else spec["channel_order"]
+    steps.append(f"{order}, {spec['layout']}, {spec['dtype']}")
     return "; ".join(steps)
 
 
