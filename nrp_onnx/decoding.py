@@ -190,7 +190,8 @@ def _check_single(image: Image.Image, where: object) -> None:
 def _bits(image: Image.Image) -> int:
     if image.mode in ("1", "I", "F"):
         return 1 if image.mode == "1" else 32
-    raw = str(image.tile[0].args) if image.tile else ""
+    tiles = getattr(image, "tile", None)
+    raw = str(tiles[0]) if tiles else ""
     return 16 if image.mode.startswith("I;16") or _DEEP.search(raw) else 8
 
 
@@ -211,7 +212,7 @@ def _as_rgb(image: Image.Image, file: Image.Image, where: object) -> tuple[np.nd
         rgb = np.repeat(grey[..., None], 3, axis=2)
         if not isinstance(clear, int) or not (values == clear).any():
             return rgb, False
-        return np.where((values == clear)[..., None], np.uint8(BACKGROUND), rgb), True
+        return np.where((values == clear)[..., None], np.array(BACKGROUND, np.uint8), rgb), True
     if mode in ("LAB", "HSV"):
         raise RecordingsError(
             f"colours of the kind {mode} have no one RGB",

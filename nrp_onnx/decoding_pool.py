@@ -11,6 +11,7 @@ import numpy as np
 
 from nrp_onnx.decoding import BACKGROUND, Decoded, decode
 from nrp_onnx.errors import RecordingsError
+from nrp_onnx.image_sets import StoredImage
 
 #: A place in a list of image files, and its image as uint8 RGB (height, width, 3).
 PlacedImage = tuple[int, np.ndarray]
@@ -30,7 +31,9 @@ class DecodedImages:
         n_turned: those that EXIF turned upright.
     """
 
-    def __init__(self, paths: Sequence[Path], skip_bad: bool = False, ahead: int = 2) -> None:
+    def __init__(
+        self, paths: Sequence[Path | StoredImage], skip_bad: bool = False, ahead: int = 2
+    ) -> None:
         self.skipped: list[int] = []
         self.n_transparent = self.n_turned = 0
         self._paths, self._next, self._skip_bad, self._ahead = paths, 0, skip_bad, ahead
@@ -75,7 +78,7 @@ class DecodedImages:
         """
         while len(self._waiting) < ahead and self._next < len(self._paths):
             path = self._paths[self._next]
-            self._waiting.append((self._next, self._pool.submit(decode, path, path)))
+            self._waiting.append((self._next, self._pool.submit(_decoded, path)))
             self._next += 1
         if not self._waiting:
             return None
@@ -96,6 +99,10 @@ class DecodedImages:
         if self.n_turned:
             said.append(f"{self.n_turned} images are turned upright, as their EXIF says")
         return said
+
+
+def _decoded(image: Path | StoredImage) -> Decoded:
+    return decode(image, image) if isinstance(image, Path) else image.decoded()
 
 
 def n_cores() -> int:

@@ -62,13 +62,13 @@ def test_integers_of_32_bits_are_refused(tmp_path: Path) -> None:
 
 def test_grey_palettes_and_bilevel_are_as_a_person_sees_them(tmp_path: Path) -> None:
     grey = GREY[..., None].repeat(3, axis=2)
-    few = np.uint8(GREY // 64 * 64)
+    few = (GREY // 64 * 64).astype(np.uint8)
     palette = Image.fromarray(few).convert("P")
     bilevel = Image.fromarray(few > 100)
     for image, expected, mode, bits in (
         (Image.fromarray(GREY), grey, "L", 8),
         (palette, few[..., None].repeat(3, axis=2), "P", 8),
-        (bilevel, np.uint8(255 * (few > 100))[..., None].repeat(3, axis=2), "1", 1),
+        (bilevel, (255 * (few > 100)).astype(np.uint8)[..., None].repeat(3, axis=2), "1", 1),
     ):
         found = decode(_saved(image, tmp_path / "a.png"), "a.png")
         np.testing.assert_array_equal(found.pixels, expected)

@@ -24,6 +24,7 @@ from nrp_onnx.backbone.reductions import PrincipalComponents, Reduction, fit_com
 from nrp_onnx.decoding import RULES
 from nrp_onnx.errors import OptionError
 from nrp_onnx.files import sha256_of_json, whole_file
+from nrp_onnx.image_sets import StoredImage
 
 _SAMPLE = ".sample"
 #: Images that are enough for few components; more components take twice as many images.
@@ -36,7 +37,7 @@ _MAXIMUM_BYTES = 2**30
 @dataclass(frozen=True)
 class _Sample:
     stimulus_ids: tuple[str, ...]
-    stimulus_paths: tuple[Path, ...]
+    stimulus_paths: tuple[Path | StoredImage, ...]
     stimuli_fingerprint: str
 
 

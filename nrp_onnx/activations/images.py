@@ -12,6 +12,7 @@ from PIL import Image
 from nrp_onnx.decoding import is_hidden
 from nrp_onnx.errors import RecordingsError
 from nrp_onnx.files import sha256_of_file, sha256_of_json
+from nrp_onnx.image_sets import StoredImage, is_image_set, open_image_set
 
 
 class Stimuli(Protocol):
@@ -21,7 +22,7 @@ class Stimuli(Protocol):
     def stimulus_ids(self) -> tuple[str, ...]: ...
 
     @property
-    def stimulus_paths(self) -> tuple[Path, ...]: ...
+    def stimulus_paths(self) -> tuple[Path | StoredImage, ...]: ...
 
     @property
     def stimuli_fingerprint(self) -> str:
@@ -34,7 +35,7 @@ class StimulusRange:
 
     start: int
     stimulus_ids: tuple[str, ...]
-    stimulus_paths: tuple[Path, ...]
+    stimulus_paths: tuple[Path | StoredImage, ...]
 
     @classmethod
     def of(cls, stimuli: Stimuli, places: tuple[int, int]) -> "StimulusRange":
@@ -88,3 +89,28 @@ class ImageFolder:
         """SHA-256 over the ids and the bytes of all images, in order."""
         hashes = map(sha256_of_file, self.stimulus_paths)
         return sha256_of_json([list(pair) for pair in zip(self.stimulus_ids, hashes, strict=True)])
+
+
+class ImagesOfSet:
+    """All images of an HDF5 or Parquet file (`nrp_onnx.image_sets`), in the order of its rows."""
+
+    def __init__(self, path: Path) -> None:
+        self._set = open_image_set(path)
+        self.stimulus_ids = self._set.ids
+        self.stimulus_paths = self._set.images
+
+    @cached_property
+    def stimuli_fingerprint(self) -> str:
+        """SHA-256 over the ids, the bytes of the file, and where the images lie in it."""
+        return sha256_of_json(
+            [list(self.stimulus_ids), sha256_of_file(self._set.file), self._set.key]
+        )
+
+
+def open_stimuli(path: Path) -> Stimuli:
+    """The images of a folder, or of ``FILE.h5``, ``FILE.h5:KEY`` or ``FILE.parquet``.
+
+    Raises:
+        RecordingsError, OptionError: if there are none, or the file cannot be read.
+    """
+    return ImagesOfSet(path) if is_image_set(path) else ImageFolder(path)

@@ -5,10 +5,14 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from PIL import Image
 
 from nrp_onnx.decoding import decode, is_hidden, natural_order
 from nrp_onnx.errors import RecordingsError
+from nrp_onnx.image_sets import StoredImage, is_image_set, open_image_set
 from nrp_onnx.progress import progress_bar
 from nrp_onnx.recordings.checks import some
 
@@ -20,11 +24,15 @@ class ImageSource:
     """Files by their names inside a folder or zip, with / between folders.
 
     A folder that holds all files is left out of their names.
+
+    Attributes:
+        rows: names of the images of an HDF5 or Parquet file by their ids, in its order; None for others.
     """
 
     path: Path
     names: frozenset[str]
     read: Callable[[str], bytes]
+    rows: dict[str, str] | None = None
 
     def images(self) -> list[str]:
         """The names of those with the suffix of an image, in `natural_order`."""
@@ -35,7 +43,7 @@ class ImageSource:
 
 @contextmanager
 def open_images(path: Path) -> Iterator[ImageSource]:
-    """Open a folder or zip of images; of a zip nothing is unpacked.
+    """Open a folder, zip, HDF5 or Parquet file of images; nothing is unpacked or read yet.
 
     Raises:
         RecordingsError: if it is neither, or the zip has an entry that leaves its folder.
@@ -44,11 +52,14 @@ def open_images(path: Path) -> Iterator[ImageSource]:
         files = [file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()]
         yield _source(path, files, lambda name: (path / name).read_bytes())
         return
+    if is_image_set(path):
+        yield _source_of_set(path)
+        return
     if not zipfile.is_zipfile(path):
         raise RecordingsError(
             "no such images",
             where=path,
-            expected="a folder or a zip of images",
+            expected="a folder or a zip of images, or an HDF5 or Parquet file",
             found="a file of another kind" if path.exists() else "nothing",
         )
     with zipfile.ZipFile(path) as archive:
@@ -74,6 +85,33 @@ def open_images(path: Path) -> Iterator[ImageSource]:
                 ) from None
 
         yield _source(path, entries, read)
+
+
+def _source_of_set(path: Path) -> ImageSource:
+    """Each image as a file: of Parquet as it is there, of HDF5 as PNG."""
+    found = open_image_set(path)
+
+    def read(image: StoredImage) -> bytes:
+        content = image.content()
+        if isinstance(content, bytes):
+            return content
+        png = BytesIO()
+        Image.fromarray(content).save(png, "PNG", compress_level=1)
+        return png.getvalue()
+
+    names = {
+        name: name if PurePosixPath(name).suffix.lower() in _SUFFIXES else f"{name}.png"
+        for name in found.ids
+    }
+    if bad := [name for name in names.values() if leaves_folder(name)]:
+        raise RecordingsError(
+            f"{len(bad)} ids of images are no names of files",
+            where=path,
+            expected="relative names without ..",
+            found=some(bad),
+        )
+    by_name = dict(zip(names.values(), found.images, strict=True))
+    return ImageSource(path, frozenset(by_name), lambda name: read(by_name[name]), names)
 
 
 def _source(path: Path, files: Sequence[str], read: Callable[[str], bytes]) -> ImageSource:

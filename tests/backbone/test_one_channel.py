@@ -24,7 +24,12 @@ from tests.command_line import assert_user_error, nrp_onnx
 SIDE = 24
 
 
-def _model(path: Path, nodes: list[onnx.NodeProto], shape: list[object], *weights) -> Path:
+def _model(
+    path: Path,
+    nodes: list[onnx.NodeProto],
+    shape: list[str | int | None],
+    *weights: onnx.TensorProto,
+) -> Path:
     x = onnx.helper.make_tensor_value_info("x", 1, shape)
     y = onnx.helper.make_tensor_value_info("y", 1, None)
     graph = onnx.helper.make_graph(nodes, "model", [x], [y], list(weights))
@@ -35,7 +40,9 @@ def _model(path: Path, nodes: list[onnx.NodeProto], shape: list[object], *weight
 @pytest.fixture(params=["NCHW", "NHWC"])
 def identity(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """Returns its input of one channel."""
-    shape = ["n", 1, SIDE, SIDE] if request.param == "NCHW" else ["n", SIDE, SIDE, 1]
+    shape: list[str | int | None] = (
+        ["n", 1, SIDE, SIDE] if request.param == "NCHW" else ["n", SIDE, SIDE, 1]
+    )
     one = onnx.numpy_helper.from_array(np.ones(1, np.float32), "one")
     node = onnx.helper.make_node("Mul", ["x", "one"], ["y"])
     return _model(tmp_path / "identity.onnx", [node], shape, one)
@@ -71,7 +78,8 @@ def _input_of(path: Path, spec: Preprocessing | None, pixels: np.ndarray) -> np.
     features = [Feature(layer, Reduction("none"))]
     proto = to_checked_proto(build_feature_graph(backbone, spec, features), "graph")
     session = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(None, {"images": pixels[None]})[0].reshape(SIDE, SIDE)
+    found: np.ndarray = session.run(None, {"images": pixels[None]})[0]
+    return found.reshape(SIDE, SIDE)
 
 
 def test_luminance_is_that_of_pillow(identity: Path) -> None:

@@ -226,6 +226,16 @@ class _Stimuli:
 
 
 def _stimuli(source: ImageSource, table_path: Path | None) -> _Stimuli:
+    if table_path is None and source.rows is not None:
+        ids, names = tuple(source.rows), tuple(source.rows.values())
+        logger.warning(
+            "no table of stimuli (--stimuli): the stimulus axis pairs with the %d images of %s in "
+            "the order of its rows: %s",
+            len(ids),
+            source.path,
+            some(ids),
+        )
+        return _Stimuli(ids, names, {}, source.path, f"rows of {source.path.name}")
     if table_path is None:
         names = tuple(source.images())
         how = "by their numbers" if counts_up(names) else "as text"
