@@ -40,6 +40,8 @@ NO_IMAGE = (
     Image.DecompressionBombError,
 )
 _ORIENTATION = 0x0112
+#: Where Pillow keeps what may say an orientation; that of TIFF is undone as the file is read.
+_WITH_ORIENTATION = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}
 _TURN = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -196,6 +198,8 @@ def _bits(image: Image.Image) -> int:
 
 
 def _orientation(image: Image.Image) -> int:
+    if not _WITH_ORIENTATION & image.info.keys():  # most have none, and to look takes time
+        return 1
     try:
         found = image.getexif().get(_ORIENTATION, 1)
     except NO_IMAGE:  # the pixels are whole, and viewers show them as they are
