@@ -36,7 +36,7 @@ import onnx
 import onnxruntime as ort
 from PIL import Image
 
-from nrp_onnx.activations import images as decoding
+from nrp_onnx import decoding_pool as decoding
 from nrp_onnx.activations.compute import Computation, Request
 from nrp_onnx.activations.images import ImageFolder, StimulusRange
 from nrp_onnx.activations.layer_file import layer_path
@@ -179,8 +179,8 @@ def compare(model: Path, given: argparse.Namespace, desk: Path, with_hooks: bool
     backbone = load_backbone(model)
     files = ImageFolder(desk / "files")
     own = ImageFolder(desk / "own")
-    in_memory = {path: decoding.decode_image(path) for path in own.stimulus_paths}
-    from_file = decoding.decode_image
+    in_memory = {path: decoding.decode(path, path) for path in own.stimulus_paths}
+    from_file = decoding.decode
     bare, ours = bare_session(backbone), Ours(backbone, desk)
     not_spinning = bare_session(backbone, spinning=False)
     sides: dict[str, Callable[[], None]] = {
@@ -196,9 +196,9 @@ def compare(model: Path, given: argparse.Namespace, desk: Path, with_hooks: bool
     for _ in range(given.rounds):
         for name, run in sides.items():
             if name.startswith("memory"):
-                decoding.decode_image = in_memory.__getitem__  # type: ignore[assignment]
+                decoding.decode = lambda path, _: in_memory[path]  # type: ignore[assignment]
             best[name].measure(run)
-            decoding.decode_image = from_file
+            decoding.decode = from_file
     limit = best["limit: ONNX Runtime, bare"]
     print(f"\n{model.name}: {', '.join(f.layer.name for f in ours.features)}\n")
     print("| side | of the limit | images/s | CPU-ms an image | CPU of the limit |")

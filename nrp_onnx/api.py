@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from nrp_onnx.activations.extract import extract_activations
-from nrp_onnx.activations.images import ImageFolder, Stimuli
+from nrp_onnx.activations.images import Stimuli, open_stimuli
 from nrp_onnx.activations.layer_file import StoredLayer
 from nrp_onnx.activations.remote import RemoteFile, folder_of
 from nrp_onnx.backbone.model import load_backbone
@@ -313,7 +313,8 @@ def extract(
 
     Args:
         model: path of an ONNX file; or what `convert` takes.
-        stimuli: a folder of images, whose ids are their paths in it; or `Recordings`.
+        stimuli: a folder of images, whose ids are their paths in it; a file of many images
+            (``FILE.h5``, ``FILE.h5:KEY``, ``FILE.parquet``: see `nrp_onnx.image_sets`); or `Recordings`.
         out: the folder of the Parquet files, a path or a URI such as ``s3://bucket/folder``. An
             extraction that was killed goes on there.
         progress: show bars on stderr.
@@ -350,7 +351,7 @@ def extract_with(
     folder = folder_of(out)
     engine = open_engine(options.engine, options.ray_address)
     if isinstance(stimuli, str | Path):
-        stimuli = ImageFolder(Path(stimuli))
+        stimuli = open_stimuli(Path(stimuli))
     backbone = load_backbone(Path(model))
     preprocessing = choose_preprocessing(backbone, options.preprocess, notes)
     n_stimuli = len(stimuli.stimulus_ids)

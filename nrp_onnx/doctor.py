@@ -8,9 +8,9 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-from nrp_onnx.activations.images import n_cores
 from nrp_onnx.activations.session import CLASH, load_libraries, n_gpus, wheels_clash, why_not
 from nrp_onnx.activations.space import memory, size
+from nrp_onnx.decoding_pool import n_cores
 from nrp_onnx.recordings.registry import cache_folder
 
 #: Distributions whose versions matter; those that begin with nvidia- or onnxruntime are added.

@@ -27,8 +27,7 @@ def set_input_shape(
 ) -> None:
     """Give the image input this shape, in place, and forget what was inferred from the old one."""
     (value,) = (value for value in model.graph.inputs if value.name == given.name)
-    size = (3, height, width) if given.layout == "NCHW" else (height, width, 3)
-    value.shape = ir.Shape([batch, *size])
+    value.shape = ir.Shape(given.shape(batch, height, width))
     for node in model.graph:
         for output in node.outputs:
             output.shape = None

@@ -204,8 +204,8 @@ def _size_and_preprocessing(backbone: Backbone, request: Request) -> tuple[int, 
             expected=f"{given.height or height}x{given.width or width}",
             found=f"{height}x{width}",
         )
-    spec = spec.for_input(height, width, given.layout, given.dtype)
-    check_fits(spec, height, width, given.layout, given.dtype, path)
+    spec = spec.for_input(height, width, given.layout, given.dtype, given.channels)
+    check_fits(spec, height, width, given.layout, given.dtype, path, given.channels)
     return height, width, spec
 
 

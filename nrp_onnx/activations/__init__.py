@@ -6,7 +6,7 @@ import lazy_loader
 
 if TYPE_CHECKING:
     from nrp_onnx.activations.extract import Extraction, extract_activations
-    from nrp_onnx.activations.images import ImageFolder, Stimuli, decode_image
+    from nrp_onnx.activations.images import ImageFolder, Stimuli
     from nrp_onnx.activations.layer_file import LayerActivations, LoadedLayer, StoredLayer
     from nrp_onnx.activations.session import open_session
 
@@ -17,7 +17,6 @@ __all__ = [
     "LoadedLayer",
     "Stimuli",
     "StoredLayer",
-    "decode_image",
     "extract_activations",
     "open_session",
 ]
@@ -26,7 +25,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "extract": ["Extraction", "extract_activations"],
-        "images": ["ImageFolder", "Stimuli", "decode_image"],
+        "images": ["ImageFolder", "Stimuli"],
         "layer_file": ["LayerActivations", "LoadedLayer", "StoredLayer"],
         "session": ["open_session"],
     },

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from nrp_onnx.activations.images import decode_image
 from nrp_onnx.activations.session import open_session
 from nrp_onnx.backbone.feature_graph import IMAGES, Feature, build_feature_graph, to_checked_proto
 from nrp_onnx.backbone.layers import Layer
 from nrp_onnx.backbone.model import Backbone
 from nrp_onnx.backbone.preprocessing import Preprocessing
 from nrp_onnx.backbone.reductions import Reduction
+from nrp_onnx.decoding import decode_image
 from nrp_onnx.errors import ModelError, OptionError
 from nrp_onnx.notes import Notes
 

@@ -21,8 +21,10 @@ from nrp_onnx.activations.layer_writer import LayerWriter
 from nrp_onnx.backbone.feature_graph import Feature
 from nrp_onnx.backbone.fingerprints import computation_digests
 from nrp_onnx.backbone.reductions import PrincipalComponents, Reduction, fit_components
+from nrp_onnx.decoding import RULES
 from nrp_onnx.errors import OptionError
 from nrp_onnx.files import sha256_of_json, whole_file
+from nrp_onnx.image_sets import StoredImage
 
 _SAMPLE = ".sample"
 #: Images that are enough for few components; more components take twice as many images.
@@ -35,7 +37,7 @@ _MAXIMUM_BYTES = 2**30
 @dataclass(frozen=True)
 class _Sample:
     stimulus_ids: tuple[str, ...]
-    stimulus_paths: tuple[Path, ...]
+    stimulus_paths: tuple[Path | StoredImage, ...]
     stimuli_fingerprint: str
 
 
@@ -67,7 +69,7 @@ def fitted(
     path = components_path(folder, feature)
     (computed,) = computation_digests(request.backbone, [feature.layer.tensor]).values()
     own = feature.fingerprint(computed, request.preprocessing)
-    fingerprint = sha256_of_json([own, stimuli.stimuli_fingerprint, n_sample, _SEED])
+    fingerprint = sha256_of_json([own, stimuli.stimuli_fingerprint, n_sample, _SEED, RULES])
     facts = {
         "store_version": STORE_VERSION,
         "layer": feature.layer.name,

@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 
 from nrp_onnx.activations.batches import Batches, StartedBatch
-from nrp_onnx.activations.images import DecodedImages, PlacedImage, StimulusRange, n_cores
+from nrp_onnx.activations.images import StimulusRange
 from nrp_onnx.activations.layer_writer import LayerRanges, Range, RangeWriter
 from nrp_onnx.activations.session import BoundSession, open_session
 from nrp_onnx.backbone.feature_graph import IMAGES, Feature, build_feature_graph, to_checked_proto
 from nrp_onnx.backbone.model import Backbone
 from nrp_onnx.backbone.preprocessing import Preprocessing
+from nrp_onnx.decoding_pool import DecodedImages, PlacedImage, n_cores
 from nrp_onnx.engine import Engine, LocalEngine
 from nrp_onnx.errors import ModelError, RecordingsError
 from nrp_onnx.notes import Notes
@@ -136,6 +137,8 @@ class Computation:
             if written is not None:
                 written.result()
             ranges.finish(start + len(ids))
+            for note in images.notes():
+                notes.say(note)
         return ranges.finished
 
 

@@ -40,6 +40,7 @@ from nrp_onnx.backbone.fingerprints import computation_digests
 from nrp_onnx.backbone.model import Backbone
 from nrp_onnx.backbone.preprocessing import Preprocessing
 from nrp_onnx.backbone.reduction_nodes import SEED
+from nrp_onnx.decoding import RULES
 from nrp_onnx.engine import Engine, LocalEngine
 from nrp_onnx.errors import RecordingsError
 from nrp_onnx.files import locked_folder, sha256_of_json
@@ -279,7 +280,8 @@ def _facts(own: str, feature: Feature, stimuli: Stimuli) -> dict[str, Any]:
         "shape": list(feature.shape),
         "layout": feature.reduction.layout(feature.layer),
         "reduction": str(feature.reduction),
-        "fingerprint": sha256_of_json([own, stimuli.stimuli_fingerprint]),
+        "decoding": RULES,
+        "fingerprint": sha256_of_json([own, stimuli.stimuli_fingerprint, RULES]),
     }
     return {**facts, "seed": SEED} if feature.reduction.kind == "sketch" else facts
 

@@ -1,23 +1,18 @@
-"""Images of stimuli: decoded to uint8 RGB in threads, ahead of their use."""
+"""Images of stimuli: which there are, a range of them, and stacked into batches."""
 
-import os
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 from typing import Protocol
 
 import numpy as np
 from PIL import Image
 
+from nrp_onnx.decoding import is_hidden
 from nrp_onnx.errors import RecordingsError
 from nrp_onnx.files import sha256_of_file, sha256_of_json
-
-#: A place in a list of image files, and its image as uint8 RGB (height, width, 3).
-PlacedImage = tuple[int, np.ndarray]
+from nrp_onnx.image_sets import StoredImage, is_image_set, open_image_set
 
 
 class Stimuli(Protocol):
@@ -27,7 +22,7 @@ class Stimuli(Protocol):
     def stimulus_ids(self) -> tuple[str, ...]: ...
 
     @property
-    def stimulus_paths(self) -> tuple[Path, ...]: ...
+    def stimulus_paths(self) -> tuple[Path | StoredImage, ...]: ...
 
     @property
     def stimuli_fingerprint(self) -> str:
@@ -40,7 +35,7 @@ class StimulusRange:
 
     start: int
     stimulus_ids: tuple[str, ...]
-    stimulus_paths: tuple[Path, ...]
+    stimulus_paths: tuple[Path | StoredImage, ...]
 
     @classmethod
     def of(cls, stimuli: Stimuli, places: tuple[int, int]) -> "StimulusRange":
@@ -52,88 +47,6 @@ class StimulusRange:
     def places(self) -> tuple[int, int]:
         """Of the first, and of the one after the last."""
         return self.start, self.start + len(self.stimulus_ids)
-
-
-def decode_image(path: Path) -> np.ndarray:
-    """An image file as uint8 RGB array (height, width, 3).
-
-    Raises:
-        RecordingsError: if it does not open.
-    """
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image if image.mode == "RGB" else image.convert("RGB"), np.uint8)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        size = f"{path.stat().st_size} bytes" if path.is_file() else "no file"
-        raise RecordingsError(
-            "the image does not open",
-            where=path,
-            expected="a whole image (PNG, JPEG, ...)",
-            found=f"{size} ({type(error).__name__})",
-        ) from None
-
-
-class DecodedImages:
-    """Images in the order of their files; a context manager.
-
-    Args:
-        skip_bad: leave out images that do not open, instead of raising.
-        ahead: at most so many times as many as were last asked for are decoded and wait, so that
-            memory stays flat.
-
-    Attributes:
-        skipped: places of the images that were left out.
-    """
-
-    def __init__(self, paths: Sequence[Path], skip_bad: bool = False, ahead: int = 2) -> None:
-        self.skipped: list[int] = []
-        self._paths, self._next, self._skip_bad, self._ahead = paths, 0, skip_bad, ahead
-        self._waiting: deque[tuple[int, Future[np.ndarray]]] = deque()
-        self._pool = ThreadPoolExecutor(n_cores(), thread_name_prefix="decode")
-
-    def __enter__(self) -> "DecodedImages":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._pool.shutdown(cancel_futures=True)
-
-    def take(self, count: int) -> list[PlacedImage]:
-        """The next ``count`` images; fewer at the end.
-
-        Raises:
-            RecordingsError: if one does not open and is not to be left out.
-        """
-        taken: list[PlacedImage] = []
-        while len(taken) < count:
-            while len(self._waiting) < self._ahead * count and self._next < len(self._paths):
-                path = self._paths[self._next]
-                self._waiting.append((self._next, self._pool.submit(decode_image, path)))
-                self._next += 1
-            if not self._waiting:
-                break
-            place, image = self._waiting.popleft()
-            try:
-                taken.append((place, image.result()))
-            except RecordingsError:
-                if not self._skip_bad:
-                    raise
-                self.skipped.append(place)
-        return taken
-
-
-def n_cores() -> int:
-    """Those that this process may use, where the system says so; at most OMP_NUM_THREADS, where set.
-
-    Ray and batch systems set that variable to the cores that they give a task.
-    """
-    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    given = os.environ.get("OMP_NUM_THREADS", "")
-    return min(here, int(given)) if given.isdigit() and int(given) else here
 
 
 def of_one_size(images: Sequence[np.ndarray]) -> Iterator[tuple[list[int], np.ndarray]]:
@@ -150,11 +63,17 @@ def of_one_size(images: Sequence[np.ndarray]) -> Iterator[tuple[list[int], np.nd
 
 
 class ImageFolder:
-    """All images in a folder and its subfolders, in the order of their paths."""
+    """All images in a folder and its subfolders, in the order of their paths; hidden files are none."""
 
     def __init__(self, folder: Path) -> None:
         known = Image.registered_extensions()
-        found = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in known]
+        found = [
+            path
+            for path in sorted(folder.rglob("*"))
+            if path.suffix.lower() in known
+            and path.is_file()
+            and not is_hidden(path.relative_to(folder).as_posix())
+        ]
         if not found:
             raise RecordingsError(
                 "there are no images here",
@@ -170,3 +89,28 @@ class ImageFolder:
         """SHA-256 over the ids and the bytes of all images, in order."""
         hashes = map(sha256_of_file, self.stimulus_paths)
         return sha256_of_json([list(pair) for pair in zip(self.stimulus_ids, hashes, strict=True)])
+
+
+class ImagesOfSet:
+    """All images of an HDF5 or Parquet file (`nrp_onnx.image_sets`), in the order of its rows."""
+
+    def __init__(self, path: Path) -> None:
+        self._set = open_image_set(path)
+        self.stimulus_ids = self._set.ids
+        self.stimulus_paths = self._set.images
+
+    @cached_property
+    def stimuli_fingerprint(self) -> str:
+        """SHA-256 over the ids, the bytes of the file, and where the images lie in it."""
+        return sha256_of_json(
+            [list(self.stimulus_ids), sha256_of_file(self._set.file), self._set.key]
+        )
+
+
+def open_stimuli(path: Path) -> Stimuli:
+    """The images of a folder, or of ``FILE.h5``, ``FILE.h5:KEY`` or ``FILE.parquet``.
+
+    Raises:
+        RecordingsError, OptionError: if there are none, or the file cannot be read.
+    """
+    return ImagesOfSet(path) if is_image_set(path) else ImageFolder(path)

@@ -81,7 +81,7 @@ def with_known_shapes(backbone: Backbone, layers: Sequence[Layer]) -> list[Layer
     model.ir_version = min(model.ir_version, MAXIMUM_IR)
     given = backbone.input
     height, width = given.height or 224, given.width or 224
-    shape = (1, 3, height, width) if given.layout == "NCHW" else (1, height, width, 3)
+    shape = given.shape(1, height, width)
     try:
         session = ort.InferenceSession(
             ir.to_proto(model).SerializeToString(),

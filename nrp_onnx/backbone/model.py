@@ -30,6 +30,7 @@ class ImageInput:
         height, width: pixels; None where the graph leaves them open.
         dtype: ``float32`` or ``float16``.
         batch: the fixed batch size, which is 1, or None where any will do.
+        channels: 3, or 1 for luminance.
     """
 
     name: str
@@ -38,6 +39,13 @@ class ImageInput:
     width: int | None
     dtype: str
     batch: int | None
+    channels: int = 3
+
+    def shape(self, batch: Any, height: Any, width: Any) -> tuple[Any, ...]:
+        """Of images of some height and width, with the channels where the layout has them."""
+        if self.layout == "NCHW":
+            return batch, self.channels, height, width
+        return batch, height, width, self.channels
 
 
 @dataclass(frozen=True)
@@ -164,7 +172,7 @@ def find_image_input(model: ir.Model, path: Path) -> ImageInput:
     initializers = set(model.graph.initializers)
     inputs = [value for value in model.graph.inputs if value.name not in initializers]
     described = ", ".join(f"{v.name} {v.dtype}{v.shape or ''}" for v in inputs) or "none"
-    expected = "one input of shape (batch, 3, H, W) or (batch, H, W, 3), float32 or float16"
+    expected = "one input of shape (batch, 3, H, W) or (batch, H, W, 3), or of 1 channel, float32 or float16"
     wrong = ModelError(
         "the model has no single image input", where=path, expected=expected, found=described
     )
@@ -174,9 +182,10 @@ def find_image_input(model: ir.Model, path: Path) -> ImageInput:
     if value.shape is None or len(value.shape) != 4 or value.dtype not in _DTYPES:
         raise wrong
     dims = [dim if isinstance(dim, int) else None for dim in value.shape]
-    if dims[1] == 3:
+    channels = 3 if 3 in (dims[1], dims[3]) else 1
+    if dims[1] == channels:
         layout, height, width = "NCHW", dims[2], dims[3]
-    elif dims[3] == 3:
+    elif dims[3] == channels:
         layout, height, width = "NHWC", dims[1], dims[2]
     else:
         raise wrong
@@ -188,7 +197,8 @@ def find_image_input(model: ir.Model, path: Path) -> ImageInput:
             found=dims[0],
             fix="Export it with a dynamic batch axis.",
         )
-    return ImageInput(value.name or "", layout, height, width, _DTYPES[value.dtype], dims[0])
+    dtype = _DTYPES[value.dtype]
+    return ImageInput(value.name or "", layout, height, width, dtype, dims[0], channels)
 
 
 def _count_parameters(model: ir.Model) -> int:

@@ -15,6 +15,8 @@ from msgspec import Meta
 from nrp_onnx.errors import OptionError
 from nrp_onnx.file_schema import Key, checked_table, read_key
 
+#: Shares of red, green and blue in luminance: ITU-R 601, as Pillow's ``convert("L")``.
+LUMINANCE = (0.299, 0.587, 0.114)
 #: Pillow's numbers of the interpolations that can be had in an ONNX graph.
 RESAMPLE = {0: "nearest", 2: "linear", 3: "cubic"}
 
@@ -33,7 +35,8 @@ class Preprocessing:
         crop_size: (height, width) that is then cut from the centre, or None.
         rescale_factor: what the values 0 to 255 are multiplied by.
         image_mean, image_std: per channel, always in the order R, G, B: (x - mean) / std.
-        channel_order: ``RGB`` or ``BGR``, as the model takes them.
+        channel_order: ``RGB`` or ``BGR``, as the model takes them; ``L`` for a model of one channel,
+            which gets luminance (`LUMINANCE`), with the luminance of image_mean and image_std.
         layout: ``NCHW`` or ``NHWC``; None takes that of the model's input.
         dtype: ``float32`` or ``float16``; None takes that of the model's input.
     """
@@ -45,7 +48,7 @@ class Preprocessing:
     rescale_factor: float = 1.0
     image_mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     image_std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    channel_order: Literal["RGB", "BGR"] = "RGB"
+    channel_order: Literal["RGB", "BGR", "L"] = "RGB"
     layout: Literal["NCHW", "NHWC"] | None = None
     dtype: Literal["float32", "float16"] | None = None
 
@@ -74,13 +77,29 @@ class Preprocessing:
         }
 
     def for_input(
-        self, height: int | None, width: int | None, layout: Any, dtype: Any
+        self, height: int | None, width: int | None, layout: Any, dtype: Any, channels: int = 3
     ) -> "Preprocessing":
-        """Fill what is left open from the model's input; what the spec says stays."""
+        """Fill what is left open from the model's input; what the spec says stays.
+
+        A model of one channel gets luminance, whatever the order of three would have been.
+        """
         size = self.size
         if size is None and height is not None and width is not None:
             size = (height, width)
-        return replace(self, size=size, layout=self.layout or layout, dtype=self.dtype or dtype)
+        order = "L" if channels == 1 else self.channel_order
+        return replace(
+            self,
+            size=size,
+            channel_order=order,
+            layout=self.layout or layout,
+            dtype=self.dtype or dtype,
+        )
+
+
+def _of_channels(values: list[float]) -> tuple[float, float, float]:
+    """Numbers of R, G and B; one, as for grey images, is that of all three."""
+    red, green, blue = values * 3 if len(values) == 1 else values
+    return red, green, blue
 
 
 def _height_width(size: tuple[int, int]) -> dict[str, int]:
@@ -115,11 +134,19 @@ _KEYS = {
     "do_rescale": Key(_Flag, "true or false", True),
     "rescale_factor": Key(_Over0, "a positive number", 1 / 255),
     "do_normalize": Key(_Flag, "true or false", True),
-    "image_mean": Key(tuple[float, float, float], "three numbers, in the order R, G, B", None),
-    "image_std": Key(
-        tuple[_Over0, _Over0, _Over0], "three positive numbers, in the order R, G, B", None
+    "image_mean": Key(
+        list[float],
+        "three numbers, in the order R, G, B, or one",
+        None,
+        is_right=lambda values: len(values) in (1, 3),
     ),
-    "channel_order": Key(Literal["RGB", "BGR"], "'RGB' or 'BGR'", "RGB"),
+    "image_std": Key(
+        list[_Over0],
+        "three positive numbers, in the order R, G, B, or one",
+        None,
+        is_right=lambda values: len(values) in (1, 3),
+    ),
+    "channel_order": Key(Literal["RGB", "BGR", "L"], "'RGB' or 'BGR' or 'L'", "RGB"),
     "layout": Key(Literal["NCHW", "NHWC"], "'NCHW' or 'NHWC' or None", None),
     "dtype": Key(Literal["float32", "float16"], "'float32' or 'float16' or None", None),
 }
@@ -145,8 +172,8 @@ def preprocessing_from_json(content: Mapping[str, Any], where: object) -> Prepro
     if value("do_rescale"):
         spec = replace(spec, rescale_factor=value("rescale_factor"))
     if value("do_normalize"):
-        mean, std = value("image_mean"), value("image_std")
-        spec = replace(spec, image_mean=mean or (0.0,) * 3, image_std=std or (1.0,) * 3)
+        mean, std = value("image_mean") or [0.0], value("image_std") or [1.0]
+        spec = replace(spec, image_mean=_of_channels(mean), image_std=_of_channels(std))
     return replace(spec, **{name: value(name) for name in ("channel_order", "layout", "dtype")})
 
 

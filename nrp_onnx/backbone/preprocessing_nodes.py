@@ -4,7 +4,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.tape import Tape
 
-from nrp_onnx.backbone.preprocessing import RESAMPLE, Preprocessing
+from nrp_onnx.backbone.preprocessing import LUMINANCE, RESAMPLE, Preprocessing
 from nrp_onnx.errors import OptionError
 
 #: Of the screen around an image: Pillow's "gray".
@@ -30,6 +30,10 @@ def append_preprocessing(tape: Tape, images: ir.Value, spec: Preprocessing) -> i
     else:  # bytes are a quarter of the work
         x = tape.op("Transpose", [images], {"perm": [0, 3, 1, 2]})
         x = tape.op("Cast", [x], {"to": ir.DataType.FLOAT})
+    n_channels = 1 if spec.channel_order == "L" else 3
+    if n_channels == 1:
+        shares = np.array(LUMINANCE, np.float32).reshape(1, 3, 1, 1)
+        x = tape.op("Conv", [x, _constant(tape, shares)])
     if spec.visual_degrees_ratio != 1:
         x = _place_on_screen(tape, x, spec.visual_degrees_ratio)
     x = _resize(tape, x, spec)
@@ -37,9 +41,11 @@ def append_preprocessing(tape: Tape, images: ir.Value, spec: Preprocessing) -> i
         x = _center_crop(tape, x, spec.crop_size)
     _tell_shape(x, images, spec)
     # ((v * rescale) - mean) / std as one product and one sum: per channel, in the order R, G, B.
-    std = np.array(spec.image_std, np.float64)
-    scale = np.float32(spec.rescale_factor / std).reshape(1, 3, 1, 1)
-    offset = np.float32(-np.array(spec.image_mean) / std).reshape(1, 3, 1, 1)
+    mean, std = np.array(spec.image_mean, np.float64), np.array(spec.image_std, np.float64)
+    if n_channels == 1:
+        mean, std = np.dot(LUMINANCE, mean), np.dot(LUMINANCE, std)
+    scale = np.float32(spec.rescale_factor / std).reshape(1, n_channels, 1, 1)
+    offset = np.float32(-mean / std).reshape(1, n_channels, 1, 1)
     if np.any(scale != 1):
         x = tape.op("Mul", [x, _constant(tape, scale)])
     if np.any(offset != 0):
@@ -60,12 +66,21 @@ def check_fits(
     layout: str,
     dtype: str,
     where: object,
+    channels: int = 3,
 ) -> None:
     """Refuse a spec whose result is not what the backbone takes.
 
     Raises:
-        OptionError: if the size is open, or size, layout or dtype differ from the model's input.
+        OptionError: if the size is open, or size, layout, dtype or the number of channels differ from
+            the model's input.
     """
+    if channels == 3 and spec.channel_order == "L":
+        raise OptionError(
+            "the preprocessing gives one channel and the model takes three",
+            where=where,
+            expected="channel_order RGB or BGR",
+            found="L",
+        )
     if spec.size is None:
         raise OptionError(
             "the model leaves its image size open and the preprocessing names none",
@@ -108,7 +123,11 @@ def _tell_shape(x: ir.Value, images: ir.Value, spec: Preprocessing) -> None:
     """
     size = spec.crop_size or spec.size
     if images.shape is not None and not isinstance(size, int | None):
-        x.shape, x.type = ir.Shape([images.shape[0], 3, *size]), ir.TensorType(ir.DataType.FLOAT)
+        n_channels = 1 if spec.channel_order == "L" else 3
+        x.shape, x.type = (
+            ir.Shape([images.shape[0], n_channels, *size]),
+            ir.TensorType(ir.DataType.FLOAT),
+        )
 
 
 def _constant(tape: Tape, array: np.ndarray) -> ir.Value:

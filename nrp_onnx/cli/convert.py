@@ -128,7 +128,7 @@ def _labels_of(photographs: list[Path], labels: Path | None, all_paper: bool) ->
     if not photographs:
         return None
     from nrp_onnx.activations.classes import read_labels
-    from nrp_onnx.activations.images import decode_image
+    from nrp_onnx.decoding import decode_image
 
     for path in photographs:
         decode_image(path)

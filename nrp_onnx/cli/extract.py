@@ -26,7 +26,10 @@ def extract_command(
         str, typer.Option("-o", "--out", help="Folder of the Parquet files: a path, or a URI.")
     ],
     images: Annotated[
-        Path | None, typer.Option(help="A folder of images; their ids are their paths in it.")
+        Path | None,
+        typer.Option(
+            help="A folder of images, whose ids are their paths in it; or FILE.h5[:KEY] or FILE.parquet."
+        ),
     ] = None,
     recordings: Annotated[
         str | None,

@@ -2,6 +2,7 @@
 
 import json
 import textwrap
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,15 +44,32 @@ def validate_command(folder: FolderArgument, as_json: JsonOption = False) -> Non
 
     Example: nrp-onnx recordings validate my_recordings
     """
-    from nrp_onnx.recordings import validate_recordings
+    from nrp_onnx.recordings.folder import examine_recordings
 
-    problems = validate_recordings(folder)
+    found = examine_recordings(folder)
     if as_json:
-        typer.echo(json.dumps({"problems": problems}, indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(asdict(found), indent=2, ensure_ascii=False))
     else:
-        typer.echo("\n".join(problems) or "no problems")
-    if problems:
+        typer.echo("\n".join(found.problems) or "no problems")
+        for line in _images_in_words(found.images):
+            typer.echo(line)
+    if found.problems:
         raise typer.Exit(2)
+
+
+def _images_in_words(images: dict[str, Any]) -> list[str]:
+    """What the images are like, a line each; what none has is left out."""
+    modes = ", ".join(f"{n} {mode}" for mode, n in images["modes"].items())
+    bits = ", ".join(f"{n} of {depth} bits" for depth, n in images["bits"].items())
+    lines = [f"images: {modes}; {bits} a channel"] if modes else []
+    if images["transparent"]:
+        lines.append(f"with transparent pixels, shown on mid grey: {images['transparent']}")
+    if images["turned"]:
+        lines.append(f"turned upright, as EXIF says: {images['turned']}")
+    if images["duplicates"]:
+        pairs = ", ".join(f"{second!r} as {first!r}" for first, second in images["duplicate_pairs"])
+        lines.append(f"with the pixels of another: {images['duplicates']}, such as {pairs}")
+    return lines
 
 
 def _in_words(value: Any) -> str:
@@ -60,6 +78,8 @@ def _in_words(value: Any) -> str:
         return "unknown"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(value) or "none"
     if isinstance(value, dict):
         return ", ".join(f"{name} {_in_brief(inner)}" for name, inner in value.items())
     if isinstance(value, tuple):

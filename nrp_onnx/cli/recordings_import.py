@@ -30,7 +30,10 @@ _NEEDED = {
 def import_command(
     out: Annotated[Path, typer.Option("--out", "-o", help="The new recordings folder.")],
     images: Annotated[
-        Path | None, typer.Argument(help="A folder or a zip of images.", show_default=False)
+        Path | None,
+        typer.Argument(
+            help="A folder or a zip of images, FILE.h5[:KEY] or FILE.parquet.", show_default=False
+        ),
     ] = None,
     responses: Annotated[
         Path | None,

@@ -8,10 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nrp_onnx.activations.images import DecodedImages, of_one_size
+from nrp_onnx.activations.images import of_one_size
 from nrp_onnx.activations.session import open_session
 from nrp_onnx.backbone.feature_graph import IMAGES
 from nrp_onnx.backbone.model import read_onnx
+from nrp_onnx.decoding_pool import DecodedImages
 from nrp_onnx.errors import ModelError, OptionError, words_of_python
 from nrp_onnx.files import whole_file
 from nrp_onnx.notes import Notes

@@ -5,16 +5,17 @@ from typing import Any
 
 import numpy as np
 
+from nrp_onnx.decoding import image_size
 from nrp_onnx.notes import Notes
 from nrp_onnx.recordings.fixed_splits import PARTS, FixedSplit
 from nrp_onnx.recordings.folder import FACTS
-from nrp_onnx.recordings.image_files import image_size
 from nrp_onnx.recordings.open import simulated_folder
 from nrp_onnx.recordings.public import imported_folder, is_cached
 from nrp_onnx.recordings.recordings import Recordings
 from nrp_onnx.recordings.registry import read_registry
 from nrp_onnx.recordings.registry_entry import Entry
 from nrp_onnx.recordings.reliability import site_reliability
+from nrp_onnx.recordings.silent_sites import silent
 from nrp_onnx.recordings.simulation.simulate import N_STIMULI
 from nrp_onnx.recordings.simulation.sites import N_IT, N_V4
 
@@ -53,6 +54,9 @@ def describe_recordings(recordings: Recordings) -> dict[str, Any]:
         },
         "missing_share": float(np.isnan(recordings.responses).mean()),
         "reliability": _reliability(recordings),
+        "silent_sites": [
+            recordings.site_ids[place] for place in np.flatnonzero(silent(recordings.averages))
+        ],
         "labels": {name: _classes(values) for name, values in recordings.stimulus_labels.items()},
         "splits": {name: _parts(recordings, split) for name, split in recordings.splits.items()},
         "stratify_on": label if label in recordings.stimulus_labels else None,

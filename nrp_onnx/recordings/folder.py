@@ -11,7 +11,9 @@ noise_free.parquet   stimulus_id, rates: the truth of a simulation, where there 
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +21,6 @@ import pyarrow as pa
 from nrp_onnx.errors import OutputError, RecordingsError
 from nrp_onnx.files import whole_folder
 from nrp_onnx.notes import Notes
-from nrp_onnx.progress import progress_bar
 from nrp_onnx.recordings.checks import (
     Report,
     Sources,
@@ -34,9 +35,11 @@ from nrp_onnx.recordings.checks import (
 )
 from nrp_onnx.recordings.facts import read_facts, write_facts
 from nrp_onnx.recordings.fixed_splits import SPLITS, FixedSplit, read_splits, write_splits
-from nrp_onnx.recordings.image_files import check_image, leaves_folder
+from nrp_onnx.recordings.image_census import image_census
+from nrp_onnx.recordings.image_files import leaves_folder
 from nrp_onnx.recordings.recordings import Recordings
 from nrp_onnx.recordings.rows import read_rows, write_rows
+from nrp_onnx.recordings.silent_sites import note_on_silent_sites, silent
 from nrp_onnx.recordings.tables import Table, read_table, write_table
 
 STIMULI, SITES, RESPONSES = "stimuli.csv", "sites.csv", "responses.parquet"
@@ -265,26 +268,48 @@ def _read_noise_free(
     return ordered
 
 
+@dataclass(frozen=True)
+class Validation:
+    """What `examine_recordings` found.
+
+    Attributes:
+        problems: one line each; without any, the recordings can be scored.
+        images: see `nrp_onnx.recordings.image_census.image_census`.
+        silent_sites: ids of the sites that a score leaves out.
+    """
+
+    problems: list[str]
+    images: dict[str, Any]
+    silent_sites: list[str]
+
+
 def validate_recordings(folder: Path) -> list[str]:
     """All problems of a recordings folder, one line each; every image is decoded.
 
     What is no problem yet, such as a site with few responses, goes to the logger ``nrp_onnx``.
     """
+    return examine_recordings(folder).problems
+
+
+def examine_recordings(folder: Path) -> Validation:
+    """`validate_recordings`, and what its images and its sites are like."""
     folder = Path(folder)
     problems: list[RecordingsError] = []
     recordings = read_folder(folder, problems.append)
-    if recordings is not None and (warning := few_responses(recordings)):
-        Notes().say(f"{folder}: {warning}")
+    silent_sites: list[str] = []
+    if recordings is not None:
+        notes = Notes()
+        if warning := few_responses(recordings):
+            notes.say(f"{folder}: {warning}")
+        if warning := note_on_silent_sites(recordings):
+            notes.say(f"{folder}: {warning}")
+        silent_sites = [
+            recordings.site_ids[place] for place in np.flatnonzero(silent(recordings.averages))
+        ]
     # Also where another part of the folder is so wrong that there are no recordings.
     stimuli = read_table(folder / STIMULI, ("filename",), lambda problem: None)
     filenames = () if stimuli is None else stimuli.columns["filename"]
-    images = [folder / "stimuli" / name for name in filenames if not leaves_folder(name)]
-    with progress_bar("Decoding the images", len(images)) as advance:
-        for path in images:
-            try:
-                if path.is_file():
-                    check_image(path.read_bytes(), path)
-            except RecordingsError as problem:
-                problems.append(problem)
-            advance(1)
-    return [str(problem) for problem in problems]
+    inside = [name for name in filenames if not leaves_folder(name)]
+    there = [name for name in inside if (folder / "stimuli" / name).is_file()]
+    images = image_census([folder / "stimuli" / name for name in there], there, problems.append)
+    return Validation([str(problem) for problem in problems], images, silent_sites)

@@ -10,49 +10,11 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from PIL import Image
 
+from nrp_onnx.decoding import decode, is_hidden, natural_order
 from nrp_onnx.errors import RecordingsError
+from nrp_onnx.image_sets import StoredImage, is_image_set, open_image_set
 from nrp_onnx.progress import progress_bar
 from nrp_onnx.recordings.checks import some
-
-_NO_IMAGE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
-
-
-def check_image(data: bytes, where: object) -> None:
-    """Decode an image fully.
-
-    Raises:
-        RecordingsError: if it does not open.
-    """
-    try:
-        with Image.open(BytesIO(data)) as image:
-            image.load()
-    except _NO_IMAGE as error:
-        raise _does_not_open(where, len(data), error) from None
-
-
-def image_size(path: Path) -> tuple[int, int]:
-    """Width and height of an image file, in pixels, from its header.
-
-    Raises:
-        RecordingsError: if it does not open.
-    """
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except _NO_IMAGE as error:
-        size = path.stat().st_size if path.is_file() else 0
-        raise _does_not_open(path, size, error) from None
-
-
-def _does_not_open(where: object, n_bytes: int, error: Exception) -> RecordingsError:
-    return RecordingsError(
-        "the image does not open",
-        where=where,
-        expected="a whole image (PNG, JPEG, ...)",
-        # Pillow names its own buffer where it recognises no format.
-        found=f"{n_bytes} bytes ({type(error).__name__})",
-    )
-
 
 _SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm"))
 
@@ -62,22 +24,26 @@ class ImageSource:
     """Files by their names inside a folder or zip, with / between folders.
 
     A folder that holds all files is left out of their names.
+
+    Attributes:
+        rows: names of the images of an HDF5 or Parquet file by their ids, in its order; None for others.
     """
 
     path: Path
     names: frozenset[str]
     read: Callable[[str], bytes]
+    rows: dict[str, str] | None = None
 
     def images(self) -> list[str]:
-        """The names of those with the suffix of an image, in the order of the names as text."""
-        return sorted(
+        """The names of those with the suffix of an image, in `natural_order`."""
+        return natural_order(
             name for name in self.names if PurePosixPath(name).suffix.lower() in _SUFFIXES
         )
 
 
 @contextmanager
 def open_images(path: Path) -> Iterator[ImageSource]:
-    """Open a folder or zip of images; of a zip nothing is unpacked.
+    """Open a folder, zip, HDF5 or Parquet file of images; nothing is unpacked or read yet.
 
     Raises:
         RecordingsError: if it is neither, or the zip has an entry that leaves its folder.
@@ -86,11 +52,14 @@ def open_images(path: Path) -> Iterator[ImageSource]:
         files = [file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()]
         yield _source(path, files, lambda name: (path / name).read_bytes())
         return
+    if is_image_set(path):
+        yield _source_of_set(path)
+        return
     if not zipfile.is_zipfile(path):
         raise RecordingsError(
             "no such images",
             where=path,
-            expected="a folder or a zip of images",
+            expected="a folder or a zip of images, or an HDF5 or Parquet file",
             found="a file of another kind" if path.exists() else "nothing",
         )
     with zipfile.ZipFile(path) as archive:
@@ -118,13 +87,35 @@ def open_images(path: Path) -> Iterator[ImageSource]:
         yield _source(path, entries, read)
 
 
+def _source_of_set(path: Path) -> ImageSource:
+    """Each image as a file: of Parquet as it is there, of HDF5 as PNG."""
+    found = open_image_set(path)
+
+    def read(image: StoredImage) -> bytes:
+        content = image.content()
+        if isinstance(content, bytes):
+            return content
+        png = BytesIO()
+        Image.fromarray(content).save(png, "PNG", compress_level=1)
+        return png.getvalue()
+
+    names = {
+        name: name if PurePosixPath(name).suffix.lower() in _SUFFIXES else f"{name}.png"
+        for name in found.ids
+    }
+    if bad := [name for name in names.values() if leaves_folder(name)]:
+        raise RecordingsError(
+            f"{len(bad)} ids of images are no names of files",
+            where=path,
+            expected="relative names without ..",
+            found=some(bad),
+        )
+    by_name = dict(zip(names.values(), found.images, strict=True))
+    return ImageSource(path, frozenset(by_name), lambda name: read(by_name[name]), names)
+
+
 def _source(path: Path, files: Sequence[str], read: Callable[[str], bytes]) -> ImageSource:
-    # macOS leaves __MACOSX/ and ._ files beside the images, Windows and others hidden files.
-    names = [
-        name
-        for name in files
-        if "__MACOSX" not in name.split("/") and not PurePosixPath(name).name.startswith(".")
-    ]
+    names = [name for name in files if not is_hidden(name)]
     tops = {name.split("/")[0] if "/" in name else "" for name in names}
     top = f"{tops.pop()}/" if len(tops) == 1 and "" not in tops else ""
     shorter = frozenset(name.removeprefix(top) for name in names)
@@ -141,7 +132,7 @@ def copy_images(source: ImageSource, filenames: Sequence[str], folder: Path) -> 
     with progress_bar("Copying the images", len(names)) as advance:
         for filename in names:
             data = source.read(filename)
-            check_image(data, f"{source.path}, {filename}")
+            decode(data, f"{source.path}, {filename}")
             place = folder / filename
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(data)

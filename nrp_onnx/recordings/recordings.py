@@ -156,7 +156,13 @@ class Recordings:
                 expected=f"one or more of {', '.join(self.region_names)}",
                 found=", ".join(unknown) or "none",
             )
-        keep = [place for place, region in enumerate(self.regions) if region in names]
+        return self.select_sites(
+            [place for place, region in enumerate(self.regions) if region in names]
+        )
+
+    def select_sites(self, keep: Sequence[int] | np.ndarray) -> "Recordings":
+        """The same recordings with the sites at some places only, in this order."""
+        keep = list(keep)
 
         def pick(values: tuple[str, ...]) -> tuple[str, ...]:
             return tuple(values[place] for place in keep)

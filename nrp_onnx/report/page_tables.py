@@ -19,6 +19,8 @@ from nrp_onnx.scoring.run import FinishedRun
 from nrp_onnx.statistics import Interval, PairedDifference
 
 Facts = list[tuple[str, str]]
+#: Of silent sites, so many are named.
+_MOST_SILENT = 10
 
 
 def protocol_facts(run: FinishedRun) -> Facts:
@@ -64,6 +66,16 @@ def recordings_facts(run: FinishedRun) -> Facts:
         ("Units", kept.units),
         ("Missing", f"{100 * kept.missing_share:.3g} % of the averaged responses"),
     ]  # fmt: skip
+    if kept.silent_sites:
+        names = ", ".join(kept.silent_sites[:_MOST_SILENT])
+        more = len(kept.silent_sites) - _MOST_SILENT
+        facts.append(
+            (
+                "Left out",
+                f"{_count(len(kept.silent_sites), 'silent site')}: {names}"
+                + (f" and {more} more" if more > 0 else ""),
+            )
+        )
     if kept.citation:
         facts.append(("Citation", kept.citation))
     if kept.visual_degrees:
@@ -109,7 +121,8 @@ def _preprocessing(spec: dict[str, Any]) -> str:
         steps.append(f"times {spec['rescale_factor']:.6g}")
     if spec.get("do_normalize"):
         steps.append(f"less {_few(spec['image_mean'])}, divided by {_few(spec['image_std'])}")
-    steps.append(f"{spec['channel_order']}, {spec['layout']}, {spec['dtype']}")
+    order = "luminance" if spec["channel_order"] == "L" else spec["channel_order"]
+    steps.append(f"{order}, {spec['layout']}, {spec['dtype']}")
     return "; ".join(steps)
 
 

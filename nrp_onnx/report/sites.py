@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from nrp_onnx.activations.images import decode_image
+from nrp_onnx.decoding import decode_image
 from nrp_onnx.files import whole_file
 from nrp_onnx.recordings import Recordings
 from nrp_onnx.scoring.run import FinishedRun, read_run

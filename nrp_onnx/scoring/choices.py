@@ -39,8 +39,12 @@ def choose_preprocessing(backbone: Backbone, choice: str | None, notes: Notes) -
             "ImageNet mean and std); set it with --preprocess imagenet|tf|caffe|raw|FILE.json"
         )
     given = backbone.input
-    spec = spec.for_input(given.height, given.width, given.layout, given.dtype)
-    check_fits(spec, given.height, given.width, given.layout, given.dtype, where)
+    spec = spec.for_input(given.height, given.width, given.layout, given.dtype, given.channels)
+    check_fits(spec, given.height, given.width, given.layout, given.dtype, where, given.channels)
+    if spec.channel_order == "L":
+        notes.say(
+            "the model takes one channel: it gets luminance (ITU-R 601: 0.299 R + 0.587 G + 0.114 B)"
+        )
     return spec
 
 

@@ -27,6 +27,7 @@ from nrp_onnx.scoring.choices import (
     choose_visual_degrees,
 )
 from nrp_onnx.scoring.folds import Fits, fit_folds, notes_on_layers, spans_of
+from nrp_onnx.scoring.left_out import without_silent_sites
 from nrp_onnx.scoring.metrics.brainscore import (
     brainscore_of_regions,
     choose_splits,
@@ -79,7 +80,11 @@ def run_score(inputs: Inputs, out: str | Path | None) -> FinishedRun:
     if options.regions:
         recordings = inputs.recordings.select_regions(list(options.regions))
         inputs = replace(inputs, recordings=recordings)
-    plan = make_plan(inputs)
+    splitting = choose_splitting(
+        options.protocol, options.folds, options.split, inputs.recordings, inputs.notes
+    )
+    inputs, silent_sites = _without_silent_sites(inputs, splitting)
+    plan = make_plan(inputs, splitting)
     name = f"{inputs.backbone.path.stem}-{safe_name(inputs.recordings.name)}"
     folder = Path(out) if out else Path("runs") / name
     with only_one_run(folder):
@@ -90,6 +95,7 @@ def run_score(inputs: Inputs, out: str | Path | None) -> FinishedRun:
         if inputs.keep_model:
             shutil.copyfile(inputs.backbone.path, folder / "backbone.onnx")
         extracted = extract(inputs, plan, folder)
+        extracted = replace(extracted, silent=[*silent_sites, *extracted.silent])
         fitted = fit(inputs, plan, extracted, folder)
         first = extracted.folds[0]
         fixed = first if first.is_fixed else None
@@ -106,7 +112,7 @@ def run_score(inputs: Inputs, out: str | Path | None) -> FinishedRun:
         return write(inputs, plan, extracted, fitted, measured, found, difference, folder)
 
 
-def make_plan(inputs: Inputs) -> Plan:
+def make_plan(inputs: Inputs, splitting: Splitting) -> Plan:
     """Step 1: make and say every choice that the user left open.
 
     Raises:
@@ -120,7 +126,6 @@ def make_plan(inputs: Inputs) -> Plan:
         backbone, options.layers, options.reduce, recordings.n_stimuli, notes
     )
     normalise = choose_normalisation(options.normalise, recordings, notes)
-    splitting = choose_splitting(options.protocol, options.folds, options.split, recordings, notes)
     folds, stratified_on = _folds(inputs, splitting, recordings)
     primal = _choose_sizes(inputs, features)
     settings = {
@@ -172,8 +177,13 @@ def extract(inputs: Inputs, plan: Plan, folder: Path) -> Extracted:
             engine=inputs.engine,
         )
     folds, stratified_on = plan.folds, plan.stratified_on
+    silent: list[str] = []
     if extraction.skipped:
         recordings = recordings.without_stimuli(extraction.skipped)
+        fewer, silent = _without_silent_sites(
+            replace(inputs, recordings=recordings), plan.splitting
+        )
+        recordings = fewer.recordings
         folds, stratified_on = _folds(inputs, plan.splitting, recordings)
     activations = extraction.layers(recordings.stimulus_ids)
     if folds[0].is_fixed:
@@ -187,6 +197,7 @@ def extract(inputs: Inputs, plan: Plan, folder: Path) -> Extracted:
         features=list(extraction.features),
         activations=activations,
         skipped=list(extraction.skipped),
+        silent=silent,
         provider=extraction.provider,
     )
 
@@ -260,6 +271,13 @@ def measure(inputs: Inputs, extracted: Extracted, fitted: Fitted, folder: Path) 
     ):
         inputs.notes.say(note)
     return measured
+
+
+def _without_silent_sites(inputs: Inputs, splitting: Splitting) -> tuple[Inputs, list[str]]:
+    """The inputs without sites that are silent, and their ids."""
+    folds = splitting.folds(inputs.recordings, inputs.options.seed)
+    recordings, names = without_silent_sites(inputs.recordings, folds, inputs.notes)
+    return replace(inputs, recordings=recordings), names
 
 
 def _folds(

@@ -12,7 +12,7 @@ from nrp_onnx.statistics import Interval, PairedDifference
 
 SCHEMA_VERSION = 1
 #: Of the numbers: raised with every change of the code that changes a score of the same inputs.
-ALGORITHM_VERSION = 2
+ALGORITHM_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,14 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class RecordingsFacts:
-    """The recordings of a run."""
+    """The recordings of a run.
+
+    Attributes:
+        n_sites: that are scored.
+        silent_sites: ids of those that are left out, as they hardly answer.
+        decoding: how images became uint8 RGB (`nrp_onnx.decoding.RULES`); None in a result of an older
+            version.
+    """
 
     name: str
     simulated: bool
@@ -159,6 +166,8 @@ class RecordingsFacts:
     skipped_stimuli: list[str] = field(default_factory=list)
     visual_degrees: float | None = None
     citation: str | None = None
+    silent_sites: list[str] = field(default_factory=list)
+    decoding: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,7 @@ class Extracted:
     Attributes:
         recordings: without the stimuli that were skipped.
         features: with the principal components of ``pca:K``, which need the images.
+        silent: ids of the sites that are left out.
         provider: ONNX Runtime's execution provider.
     """
 
@@ -86,6 +87,7 @@ class Extracted:
     features: list[Feature]
     activations: list[StoredLayer]
     skipped: list[str]
+    silent: list[str]
     provider: str
 
 

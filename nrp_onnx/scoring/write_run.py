@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
+from nrp_onnx.decoding import RULES
 from nrp_onnx.export.exported_fold import TrainedOn, check_exported_head, export_fold
 from nrp_onnx.export.folded_head import fold_head, used_layers
 from nrp_onnx.files import sha256_of_json, write_json
@@ -174,6 +175,8 @@ def write(
             simulated=recordings.simulated,
             n_stimuli=recordings.n_stimuli,
             skipped_stimuli=extracted.skipped,
+            silent_sites=extracted.silent,
+            decoding=RULES,
             n_sites=recordings.n_sites,
             units=recordings.units,
             visual_degrees=shown,

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from nrp_onnx.activations.images import decode_image
 from nrp_onnx.api import score_with
 from nrp_onnx.backbone.preprocessing import PRESETS
+from nrp_onnx.decoding import decode_image
 from nrp_onnx.errors import OptionError
 from nrp_onnx.notes import Notes
 from nrp_onnx.progress import progress_bar

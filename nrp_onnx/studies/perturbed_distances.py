@@ -8,11 +8,11 @@ from typing import Protocol
 import numpy as np
 
 from nrp_onnx.activations.batches import Batches
-from nrp_onnx.activations.images import DecodedImages
 from nrp_onnx.activations.session import BoundSession, open_session
 from nrp_onnx.backbone.feature_graph import IMAGES, Feature, build_feature_graph, to_checked_proto
 from nrp_onnx.backbone.model import Backbone
 from nrp_onnx.backbone.preprocessing import Preprocessing
+from nrp_onnx.decoding_pool import DecodedImages
 from nrp_onnx.notes import Notes
 from nrp_onnx.progress import progress_bar
 

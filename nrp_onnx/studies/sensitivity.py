@@ -10,11 +10,11 @@ import numpy as np
 from nrp_converters.converted_model import ClassGradient
 from nrp_onnx.activations.compute import Request
 from nrp_onnx.activations.extract import with_components
-from nrp_onnx.activations.images import decode_image
 from nrp_onnx.backbone.feature_graph import Feature, with_known_shapes
 from nrp_onnx.backbone.model import Backbone, load_backbone
 from nrp_onnx.backbone.preprocessing import Preprocessing, preprocessing_from_json
 from nrp_onnx.backbone.reductions import read_reduction
+from nrp_onnx.decoding import decode_image
 from nrp_onnx.errors import ModelError
 from nrp_onnx.files import sha256_of_json, write_json
 from nrp_onnx.notes import Notes

@@ -84,7 +84,7 @@ ERRORS: dict[str, tuple[Damage, dict[str, Any], type[Exception], str]] = {
         lambda folder, array: shutil.rmtree(folder / "pictures"),
         {},
         RecordingsError,
-        r"pictures: no such images; expected a folder or a zip of images; found nothing",
+        r"pictures: no such images; expected a folder or a zip of images, or an HDF5 or Parquet file; found nothing",
     ),
     "two axes for three": (
         nothing,

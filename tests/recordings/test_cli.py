@@ -48,14 +48,14 @@ def test_import_describe_validate(tmp_path, caplog):
     assert "citation: unknown" in lines
     assert "reliability: IT unknown" in lines
 
-    assert run("validate", out).stdout == "no problems\n"
+    assert run("validate", out).stdout == "no problems\nimages: 2 RGB; 2 of 8 bits a channel\n"
     (out / "stimuli" / "a.png").unlink()
     found = run("validate", out)
     assert found.exit_code == 2
     assert "1 of 2 images are missing" in found.stdout
     as_json = run("validate", out, "--json")
     assert as_json.exit_code == 2
-    assert json.loads(as_json.stdout)["problems"] == found.stdout.splitlines()
+    assert json.loads(as_json.stdout)["problems"] == found.stdout.splitlines()[:-1]
 
 
 def test_simulated_recordings_are_described_as_such(folder):

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from nrp_onnx.decoding import counts_up
 from nrp_onnx.errors import OptionError, RecordingsError
 from nrp_onnx.files import sha256_of_file, whole_folder
 from nrp_onnx.notes import logger
@@ -225,17 +226,30 @@ class _Stimuli:
 
 
 def _stimuli(source: ImageSource, table_path: Path | None) -> _Stimuli:
-    if table_path is None:
-        names = tuple(source.images())
+    if table_path is None and source.rows is not None:
+        ids, names = tuple(source.rows), tuple(source.rows.values())
         logger.warning(
             "no table of stimuli (--stimuli): the stimulus axis pairs with the %d images of %s in "
-            "the order of their file names, sorted as text",
+            "the order of its rows: %s",
+            len(ids),
+            source.path,
+            some(ids),
+        )
+        return _Stimuli(ids, names, {}, source.path, f"rows of {source.path.name}")
+    if table_path is None:
+        names = tuple(source.images())
+        how = "by their numbers" if counts_up(names) else "as text"
+        logger.warning(
+            "no table of stimuli (--stimuli): the stimulus axis pairs with the %d images of %s in "
+            "the order of their file names, sorted %s: %s",
             len(names),
             source.path,
+            how,
+            some(names),
         )
         ids = tuple(PurePosixPath(name).stem for name in names)
         check_unique(ids, "file name without its suffix", source.path, raise_problem)
-        return _Stimuli(ids, names, {}, source.path, "file names, sorted as text")
+        return _Stimuli(ids, names, {}, source.path, f"file names, sorted {how}")
     table_path = Path(table_path)
     table = read_table(table_path, ("stimulus_id", "filename"))
     assert table is not None, "problems are raised"
