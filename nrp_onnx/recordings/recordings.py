@@ -144,18 +144,23 @@ class Recordings:
                 expected=f"one or more of {', '.join(self.region_names)}",
                 found=", ".join(unknown) or "none",
             )
-        keep = [place for place, region in enumerate(self.regions) if region in names]
+        return self.select_sites(
+            [place for place, region in enumerate(self.regions) if region in names]
+        )
+
+    def select_sites(self, places: Sequence[int]) -> "Recordings":
+        """The same recordings with the sites at some places only, in the order of the places."""
 
         def pick(values: tuple[str, ...]) -> tuple[str, ...]:
-            return tuple(values[place] for place in keep)
+            return tuple(values[place] for place in places)
 
         return replace(
             self,
             site_ids=pick(self.site_ids),
             regions=pick(self.regions),
             site_labels={key: pick(values) for key, values in self.site_labels.items()},
-            responses=self.responses[:, keep],
-            noise_free=None if self.noise_free is None else self.noise_free[:, keep],
+            responses=self.responses[:, places],
+            noise_free=None if self.noise_free is None else self.noise_free[:, places],
         )
 
     def without_stimuli(self, names: Collection[str]) -> "Recordings":

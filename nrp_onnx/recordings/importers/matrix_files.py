@@ -12,11 +12,11 @@ import scipy.io
 from nrp_onnx.errors import OptionError, RecordingsError
 from nrp_onnx.notes import logger
 from nrp_onnx.packages import HDF5_FIX, imported
+from nrp_onnx.recordings.importers.hdf5 import checked, is_hdf5
 
 if TYPE_CHECKING:
     import h5py
 
-_HDF5 = b"\x89HDF\r\n\x1a\n"
 _NUMERIC = ("double", "single", "int", "uint")
 
 
@@ -37,6 +37,7 @@ def read_hdf5(path: Path, key: str | None) -> np.ndarray:
     try:
         with h5py.File(path, "r") as file:
             found: dict[str, Any] = {}
+            # Links out of the file are not followed here.
             file.visititems(
                 lambda name, item: (
                     found.update({name: item})
@@ -54,7 +55,7 @@ def read_hdf5(path: Path, key: str | None) -> np.ndarray:
                 if _is_numeric(item)
             }
             name = choose(numeric, key, path)
-            array: np.ndarray = found[name][...]
+            array: np.ndarray = checked(found[name], path)[...]
     except (OSError, RuntimeError, KeyError) as error:
         raise _damaged(path, "HDF5 file", error) from None
     return array.T if reverse[name] else array
@@ -67,7 +68,7 @@ def read_matlab(path: Path, key: str | None) -> np.ndarray:
         RecordingsError: if the file is damaged, or the variable is sparse.
         OptionError: if ``key`` does not name one variable of numbers.
     """
-    if _is_hdf5(path):
+    if is_hdf5(path):
         return read_hdf5(path, key)
     try:
         shapes = {
@@ -161,12 +162,6 @@ def choose(shapes: dict[str, tuple[int, ...]], key: str | None, path: Path) -> s
             found=repr(key),
         )
     return name
-
-
-def _is_hdf5(path: Path) -> bool:
-    """Whether it begins as HDF5 does, or holds that behind a header, as MATLAB v7.3 does."""
-    with path.open("rb") as file:
-        return file.read(8) == _HDF5 or (file.seek(512) > 0 and file.read(8) == _HDF5)
 
 
 def _is_numeric(data: "h5py.Dataset") -> bool:
