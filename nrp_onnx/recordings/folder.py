@@ -6,6 +6,7 @@ sites.csv            site_id, region, any labels
 responses.parquet    stimulus_id, repetition, responses: a list of float32, one a site
 recordings.json      name, units, normalised, simulated, ...
 noise_free.parquet   stimulus_id, rates: the truth of a simulation, where there is one
+splits.json          stimulus_ids of train, test and perhaps ood, of each split that has a name
 """
 
 import shutil
@@ -38,6 +39,8 @@ from nrp_onnx.recordings.tables import Table, read_table, write_table
 
 STIMULI, SITES, RESPONSES = "stimuli.csv", "sites.csv", "responses.parquet"
 FACTS, NOISE_FREE = "recordings.json", "noise_free.parquet"
+#: Splits by name, where the label ``split`` of the stimuli is not enough.
+SPLITS = "splits.json"
 
 
 def load_recordings(folder: Path) -> Recordings:

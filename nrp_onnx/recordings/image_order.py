@@ -25,7 +25,7 @@ FEWEST_IMAGES = 100
 _LEAST_Z = 3.0
 _MOST_IMAGES, _MOST_SITES, _IMAGES_A_RUN = 1500, 64, 50
 #: Sites that hardly repeat follow no image in any order.
-_LEAST_RELIABILITY = 0.1
+_LEAST_RELIABILITY = 0.3
 _N_SHUFFLED, _N_FOLDS, _SEED = 50, 5, 0
 _RIDGE = 10.0
 _COLOURS, _BLOCKS, _PIXELS = 8, 4, 32

@@ -192,7 +192,7 @@ def _responses(file: "h5py.File", path: Path, n_train: int, n_test: int) -> tupl
     """Train responses, then each repetition of all test images: float32 (n_rows, 1024)."""
     train, test = dataset(file, "train_MUA", path), dataset(file, "test_MUA_reps", path)
     _check_shape(train, (n_train, _N_CHANNELS), "images x channels", path)
-    n_repetitions = test.shape[0] if test.ndim == 3 else 0
+    n_repetitions = test.shape[0 if test.shape[-1] == _N_CHANNELS else -1] if test.ndim == 3 else 0
     _check_shape(
         test, (n_repetitions, n_test, _N_CHANNELS), "repetitions x images x channels", path
     )

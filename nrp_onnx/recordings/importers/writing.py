@@ -11,16 +11,13 @@ from nrp_onnx.errors import OptionError, RecordingsError
 from nrp_onnx.files import whole_folder, write_json
 from nrp_onnx.notes import Notes
 from nrp_onnx.recordings.checks import check_recordings, raise_problem
-from nrp_onnx.recordings.folder import check_free, load_recordings, write_tables
+from nrp_onnx.recordings.folder import SPLITS, check_free, load_recordings, write_tables
 from nrp_onnx.recordings.image_files import copy_images
 from nrp_onnx.recordings.image_order import check_image_order
 from nrp_onnx.recordings.importers.formats import check_options, choose_importer
 from nrp_onnx.recordings.importers.importer import Parts
 from nrp_onnx.recordings.recordings import Recordings, check_degrees
 from nrp_onnx.recordings.reliability import site_reliability
-
-#: What a recordings folder has besides, where its stimuli have several splits.
-SPLITS = "splits.json"
 
 
 def import_path(
