@@ -225,7 +225,7 @@ def _read_assembly(
     if stimulus_set.n_left_out:
         notes.say(
             f"{stimulus_set.n_left_out} of {stimulus_set.n_left_out + len(places)} stimuli of "
-            f"{stimuli.name} have no responses and are left out"
+            f"{stimuli.name} have no responses in {path.name} and are left out"
         )
     return Recordings(
         name=path.stem,

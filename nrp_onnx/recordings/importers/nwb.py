@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from nrp_onnx.errors import OptionError, RecordingsError
+from nrp_onnx.errors import NrpOnnxError, OptionError, RecordingsError
 from nrp_onnx.files import safe_name, sha256_of_file
 from nrp_onnx.notes import Notes
 from nrp_onnx.packages import HDF5_FIX, imported
@@ -81,9 +81,10 @@ def _read(
             presentations = _presentations(file, key, path)
             units = _units(file, region, path)
             templates = _templates(file)
-        except (KeyError, ValueError, TypeError, OSError, AttributeError) as error:
-            if getattr(error, "filename", None) is not None:
-                raise
+        except NrpOnnxError:
+            raise
+        # pynwb meets damage in many ways, among them TypeError and errors of its own.
+        except Exception as error:
             raise RecordingsError(
                 "this file cannot be read",
                 where=path,
@@ -93,15 +94,15 @@ def _read(
             ) from None
         rates = _rates(units.spikes, presentations.starts, window)
         is_blank = np.array([name.lower() in _BLANKS for name in presentations.images])
+        shown = [
+            name for name, blank in zip(presentations.images, is_blank, strict=True) if not blank
+        ]
         if is_blank.any():
             rates = rates - rates[is_blank].mean(axis=0)
             notes.say(
                 f"rates are less those to {is_blank.sum()} blank presentations "
-                f"({some(sorted(set(np.array(presentations.images)[is_blank])))})"
+                f"({some(sorted(set(presentations.images) - set(shown)))})"
             )
-        shown = [
-            name for name, blank in zip(presentations.images, is_blank, strict=True) if not blank
-        ]
         ids = tuple(dict.fromkeys(shown))
         if templates and images is None:
             source = _encoded(ids, templates, path)
