@@ -22,7 +22,7 @@ def write_pair(
         data = recordings.responses[rows][:, sites].T[:, :, None]
         write_assembly(
             folder / f"{name}.nc",
-            lambda part, data=data: data[part],
+            data.__getitem__,
             {
                 "neuroid": {
                     "neuroid_id": [recordings.site_ids[site] for site in sites],
@@ -38,8 +38,10 @@ def write_pair(
     write_stimulus_set(folder / "s.csv", folder / "i.zip", recordings, "stimulus_id")
 
 
-COMMAND = ("recordings", "import", "train.nc", "--test", "test.nc", "--stimuli", "s.csv")
-COMMAND += ("--images", "i.zip", "-o", "out")
+COMMAND = (
+    *("recordings", "import", "train.nc", "--test", "test.nc", "--stimuli", "s.csv"),
+    *("--images", "i.zip", "-o", "out"),
+)
 
 
 def test_the_label_split_says_which_assembly_a_stimulus_is_of(recordings, tmp_path):

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 from dataclasses import replace
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from unittest import mock
 
@@ -108,12 +108,11 @@ def test_two_formats_at_once_are_told_and_one_is_chosen(session, tmp_path):
 @contextlib.contextmanager
 def installed(*points: EntryPoint):
     """As if another package had these entry points."""
-    real = formats.entry_points
 
     def found(group: str):
-        return [*real(group=group), *points] if group == "nrp_onnx.importers" else []
+        return [*entry_points(group=group), *points] if group == "nrp_onnx.importers" else []
 
-    with mock.patch.object(formats, "entry_points", found):
+    with mock.patch(f"{formats.__name__}.entry_points", found):
         yield
 
 

@@ -17,7 +17,7 @@ FILE = "Processed_ses01_240629_M1_2.mat"
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The 1,000 shared images, numbered as in NSD."""
-    folder = tmp_path_factory.mktemp("triple") / "shared"
+    folder: Path = tmp_path_factory.mktemp("triple") / "shared"
     names = [f"shared{place:04d}_nsd{place * 70:05d}.png" for place in range(1, 1001)]
     save_images(folder, names, coarse_images(1000))
     return folder
@@ -41,7 +41,7 @@ def content() -> dict[str, np.ndarray]:
 
 
 @pytest.fixture
-def session(content, tmp_path) -> Path:
+def session(content, tmp_path: Path) -> Path:
     scipy.io.savemat(tmp_path / FILE, content)
     return tmp_path / FILE
 
