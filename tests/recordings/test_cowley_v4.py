@@ -10,31 +10,13 @@ import pytest
 
 from nrp_onnx.recordings import import_path, validate_recordings
 from tests.command_line import assert_one_line_error, nrp_onnx
-from tests.recordings.scenes import coarse_images, save_images
-
-N_SITES, N_IMAGES, N_REPETITIONS = 3, 12, 4
+from tests.recordings.cowley_folder import write_cowley
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Two sessions, one of them with repetitions; a zip with a folder, in another order."""
-    folder = tmp_path / "data_V4_responses"
-    for name in ("images", "responses_raw", "responses_repeat_averaged"):
-        (folder / name).mkdir(parents=True)
-    names = [f"image{place:04d}.jpg" for place in range(1, N_IMAGES + 1)]
-    save_images(tmp_path / "pictures", names, coarse_images(N_IMAGES))
-    rng = np.random.default_rng(2)
-    for session in ("190925", "210325"):
-        with zipfile.ZipFile(folder / "images" / f"images_{session}.zip", "w") as archive:
-            for name in rng.permutation(names):
-                archive.write(tmp_path / "pictures" / name, f"images_{session}/{name}")
-        raw = rng.poisson(4, (N_SITES, N_IMAGES, N_REPETITIONS)).astype(float)
-        raw[:, 5, 2:] = np.nan  # an image with two repetitions
-        if session == "210325":
-            np.save(folder / "responses_raw" / f"responses_{session}.npy", raw)
-        averages = np.nanmean(raw, axis=2)
-        np.save(folder / "responses_repeat_averaged" / f"responses_{session}.npy", averages)
-    return folder
+    write_cowley(tmp_path / "data_V4_responses")
+    return tmp_path / "data_V4_responses"
 
 
 def test_repetitions_are_read_where_they_are(data, tmp_path):

@@ -1,6 +1,5 @@
 """A subject of LAION-fMRI in the BIDS tree of the data set: betas, trials, masks, splits."""
 
-import csv
 import json
 from pathlib import Path
 
@@ -10,55 +9,12 @@ import pytest
 
 from nrp_onnx.recordings import import_path
 from tests.command_line import assert_one_line_error, nrp_onnx
-from tests.recordings.scenes import coarse_images, follow, save_images
-
-SHAPE = (2, 3, 4)
-N_IMAGES, N_TRIALS = 120, 180
-LABELS = [f"shared_{place:04d}.jpg" for place in range(N_IMAGES)]
-#: Of two sessions: every image once, then again.
-SHOWN = np.concatenate([np.arange(N_TRIALS) % N_IMAGES, (np.arange(N_TRIALS) * 7) % N_IMAGES])
-V1, FFA1 = ((0, 0, 0), (1, 2, 3)), ((1, 2, 3), (0, 1, 1))
+from tests.recordings.laion_tree import LABELS, N_IMAGES, SHAPE, SHOWN, write_laion
 
 
 @pytest.fixture
 def subject(tmp_path: Path) -> Path:
-    """sub-01 of derivatives/glmsingle-tedana, with masks, images and splits beside it."""
-    rng = np.random.default_rng(0)
-    images = coarse_images(N_IMAGES)
-    save_images(tmp_path / "images", LABELS, images)
-    folder = tmp_path / "derivatives" / "glmsingle-tedana" / "sub-01"
-    volumes = follow(images, 24)[SHOWN].reshape(-1, *SHAPE)
-    volumes = volumes + rng.normal(size=volumes.shape)
-    for session in (1, 2):
-        func = folder / f"ses-{session:02d}" / "func"
-        func.mkdir(parents=True)
-        stem = f"sub-01_ses-{session:02d}_task-images"
-        rows = slice((session - 1) * N_TRIALS, session * N_TRIALS)
-        series = np.moveaxis(volumes[rows], 0, -1)
-        image = nibabel.Nifti1Image(series.astype(np.float32), np.eye(4))
-        name = f"{stem}_space-T1w_stat-effect_desc-SingletrialBetas_statmap.nii.gz"
-        nibabel.save(image, func / name)
-        with (func / f"{stem}_desc-SingletrialBetas_trials.tsv").open("w", newline="") as file:
-            writer = csv.writer(file, delimiter="\t")
-            writer.writerow(["session", "run", "beta_index", "label"])
-            writer.writerows(
-                [f"ses-{session:02d}", 1, row, LABELS[shown]]
-                for row, shown in enumerate(SHOWN[rows])
-            )
-    for category, name, voxels in (("retinotopy", "V1", V1), ("face", "FFA-1", FFA1)):
-        roi = tmp_path / "derivatives" / "rois" / "sub-01" / category
-        roi.mkdir(parents=True)
-        mask = np.zeros(SHAPE, np.uint8)
-        for voxel in voxels:
-            mask[voxel] = 1
-        place = roi / f"sub-01_space-T1w_label-{name}_mask.nii.gz"
-        nibabel.save(nibabel.Nifti1Image(mask, np.eye(4)), place)
-    (tmp_path / "splits").mkdir()
-    for name, train in (("tau", LABELS[:90]), ("ood", LABELS[:100])):
-        variants = [{"train_ids": train, "test_ids": [*LABELS[100:], "other.jpg"]}]
-        content = {"name": name, "pool": "shared", "params": {}, "variants": variants}
-        (tmp_path / "splits" / f"{name}.json").write_text(json.dumps(content))
-    return folder
+    return write_laion(tmp_path)
 
 
 def averages(subject: Path, voxels: list[tuple[int, int, int]]) -> np.ndarray:

@@ -3,61 +3,24 @@
 from pathlib import Path
 
 import h5py
-import nibabel
 import numpy as np
 import pytest
-import scipy.io
 from PIL import Image
 
 from nrp_onnx.recordings import import_path
 from tests.command_line import nrp_onnx
-from tests.recordings.scenes import coarse_images, follow
-
-SHAPE = (2, 3, 4)  # x, y, z
-N_IMAGES = 600
-V1V, HV4, FFA1 = 1, 7, 2
+from tests.recordings.nsd_tree import N_IMAGES, bold_images, write_nsd
+from tests.recordings.scenes import coarse_images
 
 
 @pytest.fixture(scope="module")
 def bold() -> np.ndarray:
-    """Images of two sessions: subject 2 sees images 301 to 600, each five times."""
-    return np.random.default_rng(3).permutation(np.repeat(np.arange(300), 5))
+    return bold_images()
 
 
 @pytest.fixture
-def betas(tmp_path: Path, bold: np.ndarray) -> Path:
-    """The folder of betas of subj02 in a whole tree."""
-    rng = np.random.default_rng(0)
-    images = coarse_images(N_IMAGES)
-    stimuli = tmp_path / "nsddata_stimuli/stimuli/nsd"
-    design = tmp_path / "nsddata/experiments/nsd"
-    roi = tmp_path / "nsddata/ppdata/subj02/func1pt8mm/roi"
-    folder = tmp_path / "nsddata_betas/ppdata/subj02/func1pt8mm/betas_fithrf_GLMdenoise_RR"
-    for made in (stimuli, design, roi, folder):
-        made.mkdir(parents=True)
-    with h5py.File(stimuli / "nsd_stimuli.hdf5", "w") as file:
-        file["imgBrick"] = images
-    subjectim = np.ones((8, 10000))
-    subjectim[1, :300] = np.arange(301, 601)
-    order = np.ones((1, 30000))
-    order[0, :1500] = bold + 1
-    content = {"masterordering": order, "subjectim": subjectim, "sharedix": np.arange(551.0, 601)}
-    scipy.io.savemat(design / "nsd_expdesign.mat", content)
-    visual = np.full(SHAPE, -1.0)
-    visual[0, 0, 0], visual[0, 1, 2], visual[1, 2, 3], visual[1, 0, 0] = V1V, 0, HV4, V1V
-    faces = np.zeros(SHAPE)
-    faces[0, 0, 0], faces[1, 1, 1] = FFA1, FFA1
-    for name, mask in (("prf-visualrois", visual), ("floc-faces", faces)):
-        image = nibabel.Nifti1Image(mask, np.eye(4))
-        nibabel.save(image, roi / f"{name}.nii.gz")
-    driven = follow(images[300:], 24)[bold].reshape(1500, *SHAPE)
-    volumes = (driven + rng.normal(size=driven.shape) + 2) * 300
-    volumes[:, 1, 0, 0] = 0  # outside the brain
-    for session in (1, 2):
-        part = volumes[(session - 1) * 750 : session * 750].round().astype(np.int16)
-        with h5py.File(folder / f"betas_session{session:02d}.hdf5", "w") as file:
-            file["betas"] = part.transpose(0, 3, 2, 1)  # as MATLAB's X x Y x Z x trials looks here
-    return folder
+def betas(tmp_path: Path) -> Path:
+    return write_nsd(tmp_path)
 
 
 def expected(betas: Path, bold: np.ndarray) -> np.ndarray:

@@ -1,71 +1,22 @@
 """NWB files written with pynwb: spikes, presentations, images."""
 
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 from PIL import Image
-from pynwb import NWBHDF5IO, NWBFile
-from pynwb.base import Images
-from pynwb.file import Subject
-from pynwb.image import ImageSeries, RGBImage
 
 from nrp_onnx.recordings import import_path, validate_recordings
 from tests.command_line import assert_one_line_error, nrp_onnx
+from tests.recordings.nwb_file import (
+    N_IMAGES,
+    N_REPETITIONS,
+    REGIONS,
+    spikes_and_starts,
+    write_nwb,
+)
 from tests.recordings.scenes import coarse_images, save_images
-
-N_IMAGES, N_UNITS, N_REPETITIONS = 6, 3, 4
-REGIONS = ("V4", "IT", "V4")
-
-
-def spikes_and_starts() -> tuple[list[np.ndarray], np.ndarray, list[int]]:
-    """Spike times of each unit, starts of the presentations, and the image of each; in seconds."""
-    rng = np.random.default_rng(0)
-    shown = list(rng.permutation(np.repeat(np.arange(N_IMAGES), N_REPETITIONS)))
-    starts = 1 + 0.3 * np.arange(len(shown))
-    spikes = [np.sort(rng.uniform(0, starts[-1] + 1, 400)) for _ in range(N_UNITS)]
-    return spikes, starts, [int(image) for image in shown]
-
-
-def write(
-    path: Path,
-    column: str = "stimulus_id",
-    values: list[Any] | None = None,
-    templates: str = "images",
-    regions: bool = True,
-    second_table: bool = False,
-) -> None:
-    spikes, starts, shown = spikes_and_starts()
-    file = NWBFile(
-        session_description="images", identifier="x", session_id="day1",
-        session_start_time=datetime(2024, 1, 1, tzinfo=UTC),
-        subject=Subject(subject_id="monkey A", species="Macaca mulatta"),
-    )  # fmt: skip
-    if regions:
-        file.add_unit_column("location", "area")
-    for unit, times in enumerate(spikes):
-        place = {"location": REGIONS[unit]} if regions else {}
-        file.add_unit(spike_times=times, id=10 + unit, **place)
-    tables = ["image_presentations", *(["other"] if second_table else [])]
-    for name in tables:
-        file.create_time_intervals(name, "presentations")
-        table = file.intervals[name]
-        table.add_column(column, "the image")
-        for start, value in zip(starts, values or [f"im{s}" for s in shown], strict=True):
-            table.add_row(start_time=start, stop_time=start + 0.1, **{column: value})
-    pixels = coarse_images(N_IMAGES)
-    if templates == "images":
-        pictures = [RGBImage(name=f"im{i}", data=pixels[i]) for i in range(N_IMAGES)]
-        file.add_stimulus_template(Images(name="scenes", images=pictures, description="shown"))
-    elif templates == "series":
-        file.add_stimulus_template(
-            ImageSeries(name="scenes", data=pixels, unit="n.a.", rate=1.0, format="raw")
-        )
-    with NWBHDF5IO(str(path), "w") as opened:
-        opened.write(file)
 
 
 def rates(window: tuple[float, float]) -> np.ndarray:
@@ -88,7 +39,7 @@ def averages(values: np.ndarray, shown: list[int]) -> np.ndarray:
 def test_rates_in_a_window_and_templates(tmp_path, column, templates):
     _, _, shown = spikes_and_starts()
     values = [float(image) for image in shown] if column == "frame" else None
-    write(tmp_path / "a.nwb", column, values, templates)
+    write_nwb(tmp_path / "a.nwb", column, values, templates)
     read = import_path(tmp_path / "a.nwb", tmp_path / "out", window=(50.0, 200.0))
     np.testing.assert_allclose(read.averages, averages(rates((50, 200)), shown), rtol=1e-5)
     prefix = "" if column == "frame" else "im"
@@ -106,7 +57,7 @@ def test_rates_in_a_window_and_templates(tmp_path, column, templates):
 
 def test_rates_are_less_those_to_a_blank(tmp_path, caplog):
     _, _, shown = spikes_and_starts()
-    write(tmp_path / "a.nwb", values=["blank" if s == 5 else f"im{s}" for s in shown])
+    write_nwb(tmp_path / "a.nwb", values=["blank" if s == 5 else f"im{s}" for s in shown])
     read = import_path(tmp_path / "a.nwb", tmp_path / "out", window=(0.0, 100.0))
     all_rates, kept = rates((0, 100)), np.array(shown) != 5
     expected = averages(
@@ -119,7 +70,7 @@ def test_rates_are_less_those_to_a_blank(tmp_path, caplog):
 
 
 def test_images_of_the_user(tmp_path):
-    write(tmp_path / "a.nwb", templates="none")
+    write_nwb(tmp_path / "a.nwb", templates="none")
     names = [f"im{place}.png" for place in range(N_IMAGES)]
     save_images(tmp_path / "pictures", names, coarse_images(N_IMAGES))
     command = ["recordings", "import", tmp_path / "a.nwb", "--window", 50, 150]
@@ -133,7 +84,7 @@ def test_images_of_the_user(tmp_path):
 
 
 def test_what_is_not_clear_is_asked_for_in_one_line(tmp_path):
-    write(tmp_path / "a.nwb", regions=False, second_table=True)
+    write_nwb(tmp_path / "a.nwb", regions=False, second_table=True)
     command = ["recordings", "import", tmp_path / "a.nwb", "-o", tmp_path / "out"]
     assert_one_line_error(nrp_onnx(*command), "--window: the format nwb needs more")
     assert_one_line_error(nrp_onnx(*command, "--window", 9, 9), "--window: the window is empty")
@@ -177,7 +128,7 @@ def unknown_image(path: Path) -> None:
     ],
 )
 def test_damaged_files_are_refused_in_one_line(tmp_path, damage, says):
-    write(tmp_path / "a.nwb")
+    write_nwb(tmp_path / "a.nwb")
     damage(tmp_path / "a.nwb")
     run = nrp_onnx(
         "recordings", "import", tmp_path / "a.nwb", "--window", 50, 150, "-o", tmp_path / "out"
