@@ -224,4 +224,4 @@ def test_arrays_of_hdf5_are_read_from_their_file_only(parts, tmp_path, name):
         "recordings", "import", folder / "pictures", folder / "a.h5", "--key", name,
         "--axes", "site,stimulus", "--region", "V4", "-o", tmp_path / "out",
     )  # fmt: skip
-    assert_one_line_error(run, f"a.h5: /{name} leads out of the file")
+    assert_one_line_error(run, f"a.h5: '/{name}' leads out of the file")

@@ -122,7 +122,7 @@ def unknown_image(path: Path) -> None:
     ("damage", "says"),
     [
         (truncate, "a.nwb: this file cannot be read; expected a whole NWB (HDF5) file"),
-        (link_out, "/units/spike_times leads out of the file"),
+        (link_out, "'/units/spike_times' leads out of the file"),
         (no_spikes, "a.nwb: this file cannot be read; expected a whole NWB file; found TypeError"),
         (unknown_image, "1 of 7 images are not among the templates; expected 'im77'"),
     ],

@@ -161,9 +161,9 @@ def no_logs(monkey: Path) -> None:
         (change("reliab", lambda a: a.T), "reliab does not fit"),
         (truncate, "this file cannot be read; expected a whole MATLAB v7.3 file"),
         (delete("test_MUA_reps"), "the file has no data set test_MUA_reps"),
-        (link_out, "/train_MUA leads out of the file; expected numbers inside the file; found a link "
+        (link_out, "'/train_MUA' leads out of the file; expected numbers inside the file; found a link "
          "to '/etc/other.h5'"),
-        (numbers_outside, "/train_MUA leads out of the file; expected numbers inside the file; found "
+        (numbers_outside, "'/train_MUA' leads out of the file; expected numbers inside the file; found "
          "external storage"),
         (no_logs, "things_imgs.mat: no such file; expected a MATLAB v7.3 file"),
     ],
@@ -179,7 +179,7 @@ def test_files_that_do_not_fit_are_refused_in_one_line(written, tmp_path, damage
     lines = [line for line in run.stderr.splitlines() if line.startswith("error: ")]
     assert run.returncode == 2, run.stderr
     assert len(lines) == 1
-    assert says in lines[0].replace("//", "/")
+    assert says in lines[0]
     assert "Traceback" not in run.stderr
     assert not (tmp_path / "out").exists()
 

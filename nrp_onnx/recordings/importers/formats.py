@@ -56,10 +56,7 @@ def choose_importer(path: Path, chosen: str | None, notes: Notes) -> Importer:
                 found=chosen,
             )
         return importers[chosen]
-    if not path.exists():
-        raise RecordingsError(
-            "there is nothing to import", where=path, expected="a file or a folder", found="nothing"
-        )
+    check_there(path)
     detected = {
         name: reason
         for name, importer in importers.items()
@@ -84,6 +81,18 @@ def choose_importer(path: Path, chosen: str | None, notes: Notes) -> Importer:
     ((name, reason),) = detected.items()
     notes.say(f"{path} is read as {name}: {reason}")
     return importers[name]
+
+
+def check_there(path: Path) -> None:
+    """Refuse a path where nothing is.
+
+    Raises:
+        RecordingsError: which names it.
+    """
+    if not path.exists():
+        raise RecordingsError(
+            "there is nothing to import", where=path, expected="a file or a folder", found="nothing"
+        )
 
 
 def check_options(importer: Importer, options: Mapping[str, Any], path: Path) -> None:

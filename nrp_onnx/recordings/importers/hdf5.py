@@ -101,7 +101,7 @@ def child(group: Any, name: str, path: Path) -> Any:
             return None
         link = group.get(step, getlink=True)
         if isinstance(link, h5py.ExternalLink):
-            raise _outside(path, f"{group.name}/{step}", f"a link to {link.filename!r}")
+            raise _outside(path, f"{group.name.rstrip('/')}/{step}", f"a link to {link.filename!r}")
         if isinstance(link, h5py.SoftLink):
             # The steps of its own path may lead out.
             start = group.file if link.path.startswith("/") else group
@@ -157,7 +157,7 @@ def matlab_texts(file: "h5py.File", name: str, path: Path) -> tuple[str, ...]:
 
 def _outside(path: Path, name: str, found: str) -> RecordingsError:
     return RecordingsError(
-        f"{name} leads out of the file",
+        f"{name!r} leads out of the file",
         where=path,
         expected="numbers inside the file",
         found=found,

@@ -142,7 +142,7 @@ def _sessions(path: Path) -> list[_Session]:
                 "the table does not name the image of each trial",
                 where=table,
                 expected="a column label, filled in each row",
-                found=", ".join(rows[0]) if rows else "no row",
+                found=some(map(str, rows[0])) if rows else "no row",
             )
         shape = nifti_shape(series[0])
         if len(shape) != 4 or shape[3] != len(rows):

@@ -176,7 +176,7 @@ def _presentations(file: Any, key: str | None, path: Path) -> _Presentations:
             else f"{len(named)} tables name images",
             where=path if key is None else "--key",
             expected=f"one table of intervals with a column {' or '.join(ID_COLUMNS)}",
-            found=", ".join(f"{name} ({', '.join(t.colnames)})" for name, t in tables.items())
+            found="; ".join(f"{name!r} with {some(t.colnames)}" for name, t in tables.items())
             or "no table",
             fix=f"Name one, as --key {next(iter(named))}." if named else None,
         )
@@ -227,7 +227,7 @@ def _units(file: Any, region: str | None, path: Path) -> _Units:
             "the file does not say where its units are",
             where=path,
             expected=f"a column {' or '.join(_REGION_COLUMNS)} of units, or their electrodes",
-            found=", ".join(table.colnames),
+            found=some(table.colnames),
             fix="If all are in one region, name it, as --region V4.",
         )
     return _Units(ids, regions, spikes)

@@ -14,7 +14,7 @@ from nrp_onnx.recordings.checks import check_recordings, raise_problem
 from nrp_onnx.recordings.folder import SPLITS, check_free, load_recordings, write_tables
 from nrp_onnx.recordings.image_files import copy_images
 from nrp_onnx.recordings.image_order import check_image_order
-from nrp_onnx.recordings.importers.formats import check_options, choose_importer
+from nrp_onnx.recordings.importers.formats import check_options, check_there, choose_importer
 from nrp_onnx.recordings.importers.importer import Parts
 from nrp_onnx.recordings.recordings import Recordings, check_degrees
 from nrp_onnx.recordings.reliability import site_reliability
@@ -57,6 +57,7 @@ def import_path(
     check_free(out)
     importer = choose_importer(path, format, notes)
     check_options(importer, options, path)
+    check_there(path)
     with importer.read(path, notes, **options) as parts:
         parts = replace(parts, recordings=replace(parts.recordings, **facts))
         write_parts(parts, out, notes, min_reliability)
