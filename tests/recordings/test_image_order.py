@@ -5,6 +5,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import KFold, cross_val_predict
 
@@ -84,6 +85,15 @@ def test_missing_responses_and_constant_sites_are_no_obstacle(features, rates, n
     rates = np.hstack([rates, np.full((N, 1), 3.0)])
     rates[::7, 2] = np.nan
     assert measure_order(features, rates, names).z > 5
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGBA", "CMYK", "I;16"])
+def test_images_of_any_mode_have_features(tmp_path, mode):
+    suffix = ".tif" if mode == "CMYK" else ".png"
+    Image.new(mode, (9, 7)).save(tmp_path / f"a{suffix}")
+    features = image_features([tmp_path / f"a{suffix}"])
+    assert features.shape == (1, 8 * 8 * 3 + 3 * 4 * 4 + 2)
+    assert np.isfinite(features).all()
 
 
 def test_recordings_keep_what_was_found(names, rates, tmp_path, caplog):

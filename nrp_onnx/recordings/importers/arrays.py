@@ -1,7 +1,5 @@
 """Imports images and an array of responses whose axes the user names."""
 
-import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,89 +14,14 @@ from nrp_onnx.recordings.checks import Sources, check_unique, raise_problem, som
 from nrp_onnx.recordings.folder import check_free, load_recordings
 from nrp_onnx.recordings.image_files import ImageSource, leaves_folder, open_images
 from nrp_onnx.recordings.importers.importer import Importer, Parts
-from nrp_onnx.recordings.importers.matrix_files import READERS
+from nrp_onnx.recordings.importers.matrix_files import SUFFIXES, read_array
 from nrp_onnx.recordings.importers.writing import write_parts
 from nrp_onnx.recordings.recordings import Recordings, check_degrees
 from nrp_onnx.recordings.tables import read_table
 
 AXES = ("stimulus", "repetition", "site")
-_NUMPY = (".npy", ".npz")
 #: Names of the images in a folder that holds the responses, too.
 _IMAGES = ("images", "images.zip", "stimuli", "stimuli.zip")
-
-
-def read_array(path: Path, key: str | None) -> np.ndarray:
-    """Read an array of real numbers.
-
-    Args:
-        path: .npy, .npz, .mat (MATLAB), .h5 or .hdf5, or .csv.
-        key: the array in a file that may hold several; None if there is only one.
-
-    Raises:
-        RecordingsError: if the file cannot be read, or holds pickled objects or other data.
-        OptionError: if ``key`` does not fit the file.
-    """
-    if not path.is_file():
-        raise RecordingsError(
-            "no such file", where=path, expected="a .npy, .npz, .mat, .h5 or .csv file"
-        )
-    reader = READERS.get(path.suffix.lower(), _read_numpy)
-    loaded = reader(path, key)
-    if not isinstance(loaded, np.ndarray) or loaded.dtype.kind not in "iuf":
-        raise RecordingsError(
-            "these are no responses",
-            where=path,
-            expected="an array of real numbers",
-            found=getattr(loaded, "dtype", type(loaded).__name__),
-        )
-    return loaded
-
-
-def _read_numpy(path: Path, key: str | None) -> np.ndarray:
-    """The array of a .npy or .npz file."""
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if not isinstance(loaded, np.ndarray):
-            with loaded:
-                loaded = loaded[_array_name(loaded.files, key, path)]
-        elif key is not None:
-            raise OptionError(
-                "only .npz, .mat and HDF5 files have keys",
-                where="--key",
-                expected="none",
-                found=repr(key),
-            )
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
-        raise RecordingsError(
-            "this array cannot be read",
-            where=path,
-            expected="a whole .npy or .npz file of numbers, without pickled objects",
-            found=error,
-        ) from None
-    array: np.ndarray = loaded
-    return array
-
-
-def _array_name(names: Sequence[str], key: str | None, path: Path) -> str:
-    listed = ", ".join(names)
-    if key is None:
-        if len(names) != 1:
-            raise OptionError(
-                f"the file holds {len(names)} arrays",
-                where=path,
-                expected="one, or --key",
-                found=listed or "none",
-                fix="Name one with --key.",
-            )
-        return names[0]
-    if key not in names:
-        raise OptionError(
-            "the file has no such array",
-            where=path,
-            expected=f"--key as one of {listed}",
-            found=repr(key),
-        )
-    return key
 
 
 def to_standard_axes(array: np.ndarray, axes: Sequence[str], path: Path) -> np.ndarray:
@@ -212,9 +135,7 @@ def _detect(path: Path) -> str | None:
 def _files(folder: Path) -> tuple[Path, Path] | None:
     """The images and the responses of a folder that holds one of each."""
     images = [folder / name for name in _IMAGES if (folder / name).exists()]
-    responses = [
-        file for file in folder.glob("responses.*") if file.suffix.lower() in (*READERS, *_NUMPY)
-    ]
+    responses = [file for file in folder.glob("responses.*") if file.suffix.lower() in SUFFIXES]
     return (images[0], responses[0]) if len(images) == len(responses) == 1 else None
 
 

@@ -1,8 +1,10 @@
-"""Arrays of numbers from MATLAB, HDF5 and CSV files."""
+"""Arrays of numbers from NumPy, MATLAB, HDF5 and CSV files."""
 
 import csv
 import io
-from collections.abc import Callable
+import zipfile
+import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,33 @@ if TYPE_CHECKING:
     import h5py
 
 _NUMERIC = ("double", "single", "int", "uint")
+
+
+def read_array(path: Path, key: str | None) -> np.ndarray:
+    """Read an array of real numbers.
+
+    Args:
+        path: .npy, .npz, .mat (MATLAB), .h5 or .hdf5, or .csv.
+        key: the array in a file that may hold several; None if there is only one.
+
+    Raises:
+        RecordingsError: if the file cannot be read, or holds pickled objects or other data.
+        OptionError: if ``key`` does not fit the file.
+    """
+    if not path.is_file():
+        raise RecordingsError(
+            "no such file", where=path, expected="a .npy, .npz, .mat, .h5 or .csv file"
+        )
+    reader = _READERS.get(path.suffix.lower(), _read_numpy)
+    loaded = reader(path, key)
+    if not isinstance(loaded, np.ndarray) or loaded.dtype.kind not in "iuf":
+        raise RecordingsError(
+            "these are no responses",
+            where=path,
+            expected="an array of real numbers",
+            found=getattr(loaded, "dtype", type(loaded).__name__),
+        )
+    return loaded
 
 
 def read_hdf5(path: Path, key: str | None) -> np.ndarray:
@@ -188,10 +217,59 @@ def _damaged(path: Path, kind: str, error: Exception) -> RecordingsError:
     )
 
 
+def _read_numpy(path: Path, key: str | None) -> np.ndarray:
+    """The array of a .npy or .npz file."""
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if not isinstance(loaded, np.ndarray):
+            with loaded:
+                loaded = loaded[_array_name(loaded.files, key, path)]
+        elif key is not None:
+            raise OptionError(
+                "only .npz, .mat and HDF5 files have keys",
+                where="--key",
+                expected="none",
+                found=repr(key),
+            )
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+        raise RecordingsError(
+            "this array cannot be read",
+            where=path,
+            expected="a whole .npy or .npz file of numbers, without pickled objects",
+            found=error,
+        ) from None
+    array: np.ndarray = loaded
+    return array
+
+
+def _array_name(names: Sequence[str], key: str | None, path: Path) -> str:
+    listed = ", ".join(names)
+    if key is None:
+        if len(names) != 1:
+            raise OptionError(
+                f"the file holds {len(names)} arrays",
+                where=path,
+                expected="one, or --key",
+                found=listed or "none",
+                fix="Name one with --key.",
+            )
+        return names[0]
+    if key not in names:
+        raise OptionError(
+            "the file has no such array",
+            where=path,
+            expected=f"--key as one of {listed}",
+            found=repr(key),
+        )
+    return key
+
+
 #: The reader of each kind of file; a .mat file is MATLAB v7.3, which is HDF5, or an older one.
-READERS: dict[str, Callable[[Path, str | None], np.ndarray]] = {
+_READERS: dict[str, Callable[[Path, str | None], np.ndarray]] = {
     ".mat": read_matlab,
     ".h5": read_hdf5,
     ".hdf5": read_hdf5,
     ".csv": read_csv,
 }
+#: Of the files that `read_array` takes.
+SUFFIXES = frozenset((*_READERS, ".npy", ".npz"))
