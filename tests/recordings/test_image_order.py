@@ -62,6 +62,18 @@ def test_the_right_order_is_right_and_a_shuffled_one_wrong(features, rates, name
         assert shuffled.z < 3
 
 
+def test_an_order_that_is_wrong_within_kinds_of_images_is_found(features, names):
+    """Dark images, then bright ones, each kind shuffled: the kinds alone are predicted well."""
+    order = np.argsort(features[:, -2])
+    driven = follow(coarse_images(N), N_SITES)[order] + 3 * (np.arange(N) >= N // 2)[:, None]
+    kinds = np.argsort(np.arange(N) // (N // 2) + np.random.default_rng(0).random(N))
+    right = measure_order(features[order], driven, names)
+    wrong = measure_order(features[order], driven[kinds], names)
+    assert not right.looks_wrong
+    assert wrong.r > 0.3
+    assert wrong.looks_wrong
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
