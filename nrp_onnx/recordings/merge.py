@@ -64,6 +64,8 @@ def merge_recordings(
     merged = _merged(sets, folders, first, name, notes)
     check_recordings(merged, Sources(out, out, out), raise_problem)
     filenames = _filenames(sets, folders, first)
+    # The responses of all sets are twice those of the merged one otherwise.
+    del sets
     with whole_folder(out) as part:
         for path, filename in zip(merged.stimulus_paths, filenames, strict=True):
             place = part / "stimuli" / filename
@@ -72,8 +74,7 @@ def merge_recordings(
         write_tables(merged, filenames, part)
         if splits:
             write_json(part / SPLITS, splits)
-    # Else two copies of the responses would be held while the folder is read.
-    del sets, merged
+    del merged
     return load_recordings(out)
 
 
