@@ -24,8 +24,9 @@ from tests.recordings.array_parts import AXES
 from tests.recordings.brainio_file import write_brainio
 
 FORMATS = {
-    "algonauts", "arrays", "brainio", "cowley_v4", "nwb", "sensorium", "triple_n", "tvsd",
-}  # fmt: skip
+    *("algonauts", "arrays", "brainio", "cowley_v4", "laion_fmri", "nsd", "nwb", "sensorium"),
+    *("triple_n", "tvsd"),
+}
 
 
 def test_the_importers_of_this_package_are_entry_points():
