@@ -20,6 +20,13 @@ from nrp_onnx.recordings import import_arrays
 from tests.command_line import nrp_onnx, nrp_onnx_process
 from tests.recordings.algonauts_folder import write_subject
 from tests.recordings.brainio_file import write_assembly
+from tests.recordings.cowley_folder import write_cowley
+from tests.recordings.laion_tree import write_laion
+from tests.recordings.nsd_tree import write_nsd
+from tests.recordings.nwb_file import write_nwb
+from tests.recordings.sensorium_scan import NAME, write_scan
+from tests.recordings.triple_n_file import FILE, processed_session, write_shared_images
+from tests.recordings.tvsd_folder import write_tvsd
 
 ROOT = Path(__file__).parents[1]
 #: The reference of the commands shows those of their help, whose files are made up; tutorials have
@@ -98,6 +105,30 @@ def _recordings_of_other_kinds(folder: Path, rates: np.ndarray) -> None:
         },
     )  # fmt: skip
     write_subject(folder / "subj01")
+    _recordings_of_known_formats(folder, ids)
+
+
+def _recordings_of_known_formats(folder: Path, ids: list[str]) -> None:
+    """Small files in the layouts of public recordings; of BrainIO, all stimuli in two assemblies."""
+    write_tvsd(folder)
+    write_cowley(folder / "data_V4_responses")
+    write_shared_images(folder / "shared")
+    scipy.io.savemat(folder / FILE, processed_session())
+    write_scan(folder / NAME)
+    write_nwb(folder / "lab.nwb")
+    write_nsd(folder / "NSD")
+    write_laion(folder)
+    for name, half in (("train", ids[:30]), ("test", ids[30:])):
+        numbers = np.random.default_rng(0).normal(size=(6, len(half), 1))
+        write_assembly(
+            folder / f"{name}.nc",
+            numbers.__getitem__,
+            {
+                "neuroid": {"neuroid_id": [f"c{i}" for i in range(6)], "region": ["V4"] * 6},
+                "presentation": {"stimulus_id": half, "repetition": [0] * len(half)},
+                "time_bin": {"time_bin_start": np.array([70]), "time_bin_end": np.array([170])},
+            },
+        )
 
 
 def _models_of_tensorflow(folder: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.command_line import assert_one_line_error, nrp_onnx
+from tests.recordings.laion_tree import write_laion
 
 FACTORY = "from torch import nn\n\ndef make():\n    return nn.Conv2d(3, 4, 3)\n"
 
@@ -47,3 +48,20 @@ def test_without_h5py_public_recordings_are_not_downloaded(
     run = nrp_onnx("recordings", "fetch", "majajhong2015")
     assert_one_line_error(run, "needs the package h5py", "pip install 'nrp-onnx[hdf5]'")
     assert not (tmp_path / "cache").exists()
+
+
+def test_without_pynwb_no_nwb_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "pynwb", None)
+    (tmp_path / "lab.nwb").write_bytes(b"\x89HDF\r\n\x1a\n")
+    run = nrp_onnx(
+        "recordings", "import", "lab.nwb", "--window", 50, 150, "-o", "out", cwd=tmp_path
+    )
+    assert_one_line_error(run, "needs the package pynwb", "pip install 'nrp-onnx[nwb]'")
+
+
+def test_without_nibabel_no_fmri_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    subject = write_laion(tmp_path)
+    monkeypatch.setitem(sys.modules, "nibabel", None)
+    run = nrp_onnx("recordings", "import", subject, "--images", tmp_path / "images", "--rois", "V1",
+                   "-o", tmp_path / "out")  # fmt: skip
+    assert_one_line_error(run, "needs the package nibabel", "pip install 'nrp-onnx[fmri]'")

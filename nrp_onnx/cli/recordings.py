@@ -1,4 +1,4 @@
-"""The commands of nrp-onnx recordings: import, describe, validate, list and fetch."""
+"""The commands of nrp-onnx recordings: import, merge, describe, validate, list and fetch."""
 
 import json
 import textwrap
@@ -167,6 +167,24 @@ def _size(facts: dict[str, Any]) -> str:
     return size if facts["sizes_are_known"] else size.replace("about", "over")
 
 
+def merge_command(
+    folders: Annotated[list[Path], typer.Argument(help="Recordings folders, two or more.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The new recordings folder.")],
+    name: Annotated[
+        str | None, typer.Option(help="Of the recordings; by default the old names, joined.")
+    ] = None,
+) -> None:
+    """Make one recordings folder of several sessions or animals.
+
+    Example: nrp-onnx recordings merge monday tuesday -o both
+    """
+    from nrp_onnx.recordings import merge_recordings
+
+    recordings = merge_recordings(folders, out, name=name)
+    typer.echo(f"{out}: {recordings.n_stimuli} stimuli, {recordings.n_sites} sites")
+
+
 recordings_app.command("import")(import_command)
+recordings_app.command("merge")(merge_command)
 recordings_app.command("list")(list_command)
 recordings_app.command("fetch")(fetch_command)

@@ -5,6 +5,8 @@ from nrp_onnx.recordings.folder import load_recordings, save_recordings, validat
 from nrp_onnx.recordings.importers.algonauts import import_algonauts
 from nrp_onnx.recordings.importers.arrays import import_arrays
 from nrp_onnx.recordings.importers.brainio import import_brainio
+from nrp_onnx.recordings.importers.writing import import_path
+from nrp_onnx.recordings.merge import merge_recordings
 from nrp_onnx.recordings.noise_floor import notes_on_noise, trial_noise
 from nrp_onnx.recordings.open import open_recordings
 from nrp_onnx.recordings.recordings import Recordings
@@ -18,7 +20,9 @@ __all__ = [
     "import_algonauts",
     "import_arrays",
     "import_brainio",
+    "import_path",
     "load_recordings",
+    "merge_recordings",
     "notes_on_noise",
     "open_recordings",
     "save_recordings",

@@ -7,6 +7,7 @@ responses.parquet    stimulus_id, repetition, responses: a list of float32, one 
 recordings.json      name, units, normalised, simulated, ...
 splits.json          further fixed splits by name, where there are any
 noise_free.parquet   stimulus_id, rates: the truth of a simulation, where there is one
+splits.json          stimulus_ids of train, test and perhaps ood, of each split that has a name
 """
 
 import shutil

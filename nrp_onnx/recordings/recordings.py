@@ -160,20 +160,20 @@ class Recordings:
             [place for place, region in enumerate(self.regions) if region in names]
         )
 
-    def select_sites(self, keep: Sequence[int] | np.ndarray) -> "Recordings":
-        """The same recordings with the sites at some places only, in this order."""
-        keep = list(keep)
+    def select_sites(self, places: Sequence[int] | np.ndarray) -> "Recordings":
+        """The same recordings with the sites at some places only, in the order of the places."""
+        places = list(places)
 
         def pick(values: tuple[str, ...]) -> tuple[str, ...]:
-            return tuple(values[place] for place in keep)
+            return tuple(values[place] for place in places)
 
         return replace(
             self,
             site_ids=pick(self.site_ids),
             regions=pick(self.regions),
             site_labels={key: pick(values) for key, values in self.site_labels.items()},
-            responses=self.responses[:, keep],
-            noise_free=None if self.noise_free is None else self.noise_free[:, keep],
+            responses=self.responses[:, places],
+            noise_free=None if self.noise_free is None else self.noise_free[:, places],
         )
 
     def without_stimuli(self, names: Collection[str]) -> "Recordings":

@@ -281,7 +281,7 @@ def test_the_toy_assemblies_say_that_they_have_no_region(shared, recordings, tmp
 
 def test_the_command_imports_and_refuses(recordings, tmp_path):
     write_brainio(tmp_path, recordings)
-    command = ["recordings", "import", "--brainio", NC, "--stimuli", CSV, "--images", ZIP]
+    command = ["recordings", "import", NC, "--stimuli", CSV, "--images", ZIP]
     run = nrp_onnx(*command, "-o", "new", "--window", 70, 170, cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     assert run.stdout == "new: 4 stimuli, 3 sites\n"
@@ -294,16 +294,19 @@ def test_the_command_imports_and_refuses(recordings, tmp_path):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--brainio", "a.nc"], "--stimuli: something is missing beside --brainio"),
+        (["a.nc", "--format", "brainio"], "--stimuli, --images: the format brainio needs more"),
         (
-            ["--brainio", "a.nc", "--stimuli", "s.csv", "--images", "i.zip", "--axes", "site"],
-            "--axes: these do not go with --brainio",
+            ["a.nc", "--format=brainio", "--stimuli=s", "--images=i", "--axes=site"],
+            "--axes: these do not go with the format brainio",
         ),
-        (["i.zip", "r.npy"], "--axes: something is missing beside IMAGES RESPONSES"),
+        (["i.zip", "r.npy"], "it is not clear what to import; expected one PATH, or IMAGES"),
         (["i.zip", "r.npy", "--axes", "site", "--window", "1", "2"], "--window: these do not go"),
-        (["--algonauts", "s", "--units", "x"], "--units: these do not go with --algonauts"),
-        (["--algonauts", "s", "--brainio", "b"], "there are two sources of recordings"),
-        (["--stimuli", "s.csv"], "nothing is named to import"),
+        (["s", "--format=algonauts", "--units", "x"], "--units: these do not go with the format"),
+        (
+            ["a.nc", "--format", "netcdf"],
+            "--format: there is no such format; expected algonauts or",
+        ),
+        (["--stimuli", "s.csv"], "it is not clear what to import"),
     ],
 )
 def test_options_that_do_not_belong_together(tmp_path, words, says):

@@ -1,18 +1,22 @@
 """Makes a recordings folder from a subject's folder of the Algonauts 2023 challenge (NSD)."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from nrp_onnx.errors import RecordingsError
-from nrp_onnx.files import sha256_of_file, whole_folder
+from nrp_onnx.files import sha256_of_file
 from nrp_onnx.notes import Notes
-from nrp_onnx.recordings.checks import Sources, check_recordings, check_unique, raise_problem, some
-from nrp_onnx.recordings.folder import check_free, load_recordings, write_tables
-from nrp_onnx.recordings.image_files import ImageSource, copy_images, open_images
+from nrp_onnx.recordings.checks import Sources, check_unique, raise_problem, some
+from nrp_onnx.recordings.folder import check_free, load_recordings
+from nrp_onnx.recordings.image_files import ImageSource, open_images
 from nrp_onnx.recordings.importers.algonauts_rois import Masks, load_mapped, read_masks
+from nrp_onnx.recordings.importers.importer import Importer, Parts
+from nrp_onnx.recordings.importers.writing import write_parts
 from nrp_onnx.recordings.recordings import Recordings, check_degrees
 
 _SIDES = ("lh", "rh")
@@ -63,19 +67,44 @@ def import_algonauts(
     subject, out, notes = Path(subject), Path(out), notes or Notes()
     check_degrees(visual_degrees)
     check_free(out)
-    training = subject / "training_split"
+    with _read(subject, notes, rois=rois, roi_names=roi_names) as parts:
+        named = replace(
+            parts.recordings,
+            name=name or parts.recordings.name,
+            licence=licence,
+            citation=citation,
+            visual_degrees=visual_degrees,
+        )
+        write_parts(replace(parts, recordings=named), out, notes)
+    # Else two copies of the responses would be held while the folder is read.
+    del parts, named
+    return load_recordings(out)
+
+
+def _detect(path: Path) -> str | None:
+    training = path / "training_split"
+    fmri = training / "training_fmri" / "lh_training_fmri.npy"
+    return "it holds training_split/training_fmri" if fmri.is_file() else None
+
+
+@contextmanager
+def _read(
+    path: Path, notes: Notes, *, rois: Sequence[str] | None = None, roi_names: Path | None = None
+) -> Iterator[Parts]:
+    """Read a subject's folder; see `import_algonauts`."""
+    training = path / "training_split"
     if not training.is_dir():
         raise RecordingsError(
             "this is no subject of the Algonauts 2023 challenge",
-            where=subject,
+            where=path,
             expected="a folder with training_split and roi_masks",
-            found="no training_split" if subject.is_dir() else "no folder",
+            found="no training_split" if path.is_dir() else "no folder",
         )
     paths = {side: training / "training_fmri" / f"{side}_training_fmri.npy" for side in _SIDES}
-    fmri = {side: load_mapped(path) for side, path in paths.items()}
+    fmri = {side: load_mapped(file) for side, file in paths.items()}
     n_images = _check_fmri(fmri, paths)
     masks = read_masks(
-        subject / "roi_masks",
+        path / "roi_masks",
         {side: array.shape[1] for side, array in fmri.items()},
         rois,
         roi_names,
@@ -90,7 +119,7 @@ def import_algonauts(
         if not n_kept:
             raise RecordingsError(
                 "no vertex is in a region",
-                where=subject / "roi_masks",
+                where=path / "roi_masks",
                 expected=f"numbers other than 0 in {', '.join(masks.names)}",
                 found=f"0 for {n_left_out} vertices",
             )
@@ -100,9 +129,9 @@ def import_algonauts(
                 f"{', '.join(masks.names)} and are left out"
             )
         recordings = Recordings(
-            name=name or f"algonauts2023-{subject.resolve().name}",
+            name=f"algonauts2023-{path.resolve().name}",
             stimulus_ids=ids,
-            stimulus_paths=tuple(out / "stimuli" / filename for filename in filenames),
+            stimulus_paths=tuple(map(Path, filenames)),
             stimulus_labels={},
             site_ids=tuple(f"{side}_{place:05d}" for side in _SIDES for place in kept[side]),
             regions=tuple(regions[side][place] for side in _SIDES for place in kept[side]),
@@ -112,26 +141,19 @@ def import_algonauts(
             repetition=np.zeros(n_images, np.int32),
             units="beta, z-scored in each session, mean over repetitions",
             normalised=True,
-            licence=licence,
-            citation=citation,
-            visual_degrees=visual_degrees,
+            citation=CITATION,
+            visual_degrees=VISUAL_DEGREES,
             provenance={
                 "importer": "algonauts2023",
-                "folder": subject.resolve().name,
-                "responses": {side: sha256_of_file(path) for side, path in paths.items()},
+                "folder": path.resolve().name,
+                "responses": {side: sha256_of_file(file) for side, file in paths.items()},
                 "rois": list(masks.names),
                 "roi_names": "public" if roi_names is None else Path(roi_names).name,
                 "n_vertices_left_out": n_left_out,
             },
         )
-        where = Sources(source.path, subject / "roi_masks", training / "training_fmri")
-        check_recordings(recordings, where, raise_problem)
-        with whole_folder(out) as part:
-            copy_images(source, filenames, part / "stimuli")
-            write_tables(recordings, filenames, part)
-    # Else two copies of the responses would be held while the folder is read.
-    del recordings
-    return load_recordings(out)
+        where = Sources(source.path, path / "roi_masks", training / "training_fmri")
+        yield Parts(recordings, source, where)
 
 
 def _check_fmri(fmri: dict[str, np.ndarray], paths: dict[str, Path]) -> int:
@@ -201,3 +223,11 @@ def _responses(fmri: dict[str, np.ndarray], kept: dict[str, np.ndarray]) -> np.n
         with np.errstate(over="ignore"):  # becomes infinite, which is reported as such
             out[rows] = np.hstack([fmri[side][rows][:, kept[side]] for side in _SIDES])
     return out
+
+
+IMPORTER = Importer(
+    "algonauts",
+    "a subject of Algonauts 2023 with training_split/training_fmri and roi_masks",
+    _detect,
+    _read,
+)

@@ -1,99 +1,28 @@
 """Imports images and an array of responses whose axes the user names."""
 
-import zipfile
-import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from nrp_onnx.decoding import counts_up
 from nrp_onnx.errors import OptionError, RecordingsError
-from nrp_onnx.files import sha256_of_file, whole_folder
-from nrp_onnx.notes import logger
-from nrp_onnx.recordings.checks import Sources, check_recordings, check_unique, raise_problem, some
-from nrp_onnx.recordings.folder import check_free, load_recordings, write_tables
-from nrp_onnx.recordings.image_files import ImageSource, copy_images, leaves_folder, open_images
-from nrp_onnx.recordings.importers.matrix_files import READERS
+from nrp_onnx.files import sha256_of_file
+from nrp_onnx.notes import Notes, logger
+from nrp_onnx.recordings.checks import Sources, check_unique, raise_problem, some
+from nrp_onnx.recordings.folder import check_free, load_recordings
+from nrp_onnx.recordings.image_files import ImageSource, leaves_folder, open_images
+from nrp_onnx.recordings.importers.importer import Importer, Parts
+from nrp_onnx.recordings.importers.matrix_files import SUFFIXES, read_array
+from nrp_onnx.recordings.importers.writing import write_parts
 from nrp_onnx.recordings.recordings import Recordings, check_degrees
 from nrp_onnx.recordings.tables import read_table
 
 AXES = ("stimulus", "repetition", "site")
-
-
-def read_array(path: Path, key: str | None) -> np.ndarray:
-    """Read an array of real numbers.
-
-    Args:
-        path: .npy, .npz, .mat (MATLAB), .h5 or .hdf5, or .csv.
-        key: the array in a file that may hold several; None if there is only one.
-
-    Raises:
-        RecordingsError: if the file cannot be read, or holds pickled objects or other data.
-        OptionError: if ``key`` does not fit the file.
-    """
-    if not path.is_file():
-        raise RecordingsError(
-            "no such file", where=path, expected="a .npy, .npz, .mat, .h5 or .csv file"
-        )
-    reader = READERS.get(path.suffix.lower(), _read_numpy)
-    loaded = reader(path, key)
-    if not isinstance(loaded, np.ndarray) or loaded.dtype.kind not in "iuf":
-        raise RecordingsError(
-            "these are no responses",
-            where=path,
-            expected="an array of real numbers",
-            found=getattr(loaded, "dtype", type(loaded).__name__),
-        )
-    return loaded
-
-
-def _read_numpy(path: Path, key: str | None) -> np.ndarray:
-    """The array of a .npy or .npz file."""
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if not isinstance(loaded, np.ndarray):
-            with loaded:
-                loaded = loaded[_array_name(loaded.files, key, path)]
-        elif key is not None:
-            raise OptionError(
-                "only .npz, .mat and HDF5 files have keys",
-                where="--key",
-                expected="none",
-                found=repr(key),
-            )
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
-        raise RecordingsError(
-            "this array cannot be read",
-            where=path,
-            expected="a whole .npy or .npz file of numbers, without pickled objects",
-            found=error,
-        ) from None
-    array: np.ndarray = loaded
-    return array
-
-
-def _array_name(names: Sequence[str], key: str | None, path: Path) -> str:
-    listed = ", ".join(names)
-    if key is None:
-        if len(names) != 1:
-            raise OptionError(
-                f"the file holds {len(names)} arrays",
-                where=path,
-                expected="one, or --key",
-                found=listed or "none",
-                fix="Name one with --key.",
-            )
-        return names[0]
-    if key not in names:
-        raise OptionError(
-            "the file has no such array",
-            where=path,
-            expected=f"--key as one of {listed}",
-            found=repr(key),
-        )
-    return key
+#: Names of the images in a folder that holds the responses, too.
+_IMAGES = ("images", "images.zip", "stimuli", "stimuli.zip")
 
 
 def to_standard_axes(array: np.ndarray, axes: Sequence[str], path: Path) -> np.ndarray:
@@ -168,21 +97,90 @@ def import_arrays(
         OutputError: if ``out`` exists and is not empty.
     """
     images, responses, out = Path(images), Path(responses), Path(out)
+    notes = Notes()
     check_degrees(visual_degrees)
     check_free(out)
-    array = to_standard_axes(read_array(responses, key), axes, responses)
+    with _read(
+        responses,
+        notes,
+        axes=axes,
+        images=images,
+        region=region,
+        sites=sites,
+        stimuli=stimuli,
+        key=key,
+        units=units,
+        normalised=normalised,
+        time_window_ms=time_window_ms,
+        simulated=simulated,
+    ) as parts:
+        named = replace(
+            parts.recordings,
+            name=name or parts.recordings.name,
+            licence=licence,
+            citation=citation,
+            visual_degrees=visual_degrees,
+        )
+        write_parts(replace(parts, recordings=named), out, notes)
+    del parts, named
+    return load_recordings(out)
+
+
+def _detect(path: Path) -> str | None:
+    if not path.is_dir():
+        return None
+    found = _files(path)
+    return None if found is None else f"it holds {found[0].name} and {found[1].name}"
+
+
+def _files(folder: Path) -> tuple[Path, Path] | None:
+    """The images and the responses of a folder that holds one of each."""
+    images = [folder / name for name in _IMAGES if (folder / name).exists()]
+    responses = [file for file in folder.glob("responses.*") if file.suffix.lower() in SUFFIXES]
+    return (images[0], responses[0]) if len(images) == len(responses) == 1 else None
+
+
+@contextmanager
+def _read(
+    path: Path,
+    notes: Notes,
+    *,
+    axes: Sequence[str],
+    images: Path | None = None,
+    region: str | None = None,
+    sites: Path | None = None,
+    stimuli: Path | None = None,
+    key: str | None = None,
+    units: str = "unknown",
+    normalised: bool = False,
+    time_window_ms: tuple[float, float] | None = None,
+    simulated: bool = False,
+) -> Iterator[Parts]:
+    """Read images and an array, or a folder that holds both; see `import_arrays`."""
+    name = path.stem
+    if path.is_dir() and (found := _files(path)) is not None:
+        name = path.resolve().name
+        images, path = images or found[0], found[1]
+    if images is None:
+        raise OptionError(
+            "the images are not named",
+            where="--images",
+            expected="a folder or a zip of images, as: recordings import IMAGES RESPONSES --axes ...",
+            found="none",
+        )
+    array = to_standard_axes(read_array(path, key), axes, path)
     n_stimuli, n_repetitions, n_sites = array.shape
     with open_images(images) as source:
         shown = _stimuli(source, stimuli)
-        _check_length(n_stimuli, len(shown.ids), "stimulus", shown.where, responses)
-        site_ids, regions, site_labels = _sites(n_sites, region, sites, responses)
+        _check_shape(array.shape, len(shown.ids), shown.where, axes, path)
+        site_ids, regions, site_labels = _sites(n_sites, region, sites, path)
         with np.errstate(over="ignore"):  # becomes infinite, which is reported as such
             presentations = array.reshape(-1, n_sites).astype(np.float32)
         recorded = ~np.isnan(presentations).all(axis=1)
         recordings = Recordings(
-            name=name or responses.stem,
+            name=name,
             stimulus_ids=shown.ids,
-            stimulus_paths=tuple(out / "stimuli" / filename for filename in shown.filenames),
+            stimulus_paths=tuple(map(Path, shown.filenames)),
             stimulus_labels=shown.labels,
             site_ids=site_ids,
             regions=regions,
@@ -193,25 +191,18 @@ def import_arrays(
             units=units,
             normalised=normalised,
             time_window_ms=time_window_ms,
-            licence=licence,
-            citation=citation,
             simulated=simulated,
-            visual_degrees=visual_degrees,
             provenance={
                 "importer": "arrays",
                 "images": images.name,
-                "responses": {"file": responses.name, "sha256": sha256_of_file(responses)},
+                "responses": {"file": path.name, "sha256": sha256_of_file(path)},
                 "key": key,
                 "axes": list(axes),
                 "stimulus_order": shown.order,
                 "n_empty_presentations": int((~recorded).sum()),
             },
         )
-        check_recordings(recordings, Sources(shown.where, sites, responses), raise_problem)
-        with whole_folder(out) as part:
-            copy_images(source, shown.filenames, part / "stimuli")
-            write_tables(recordings, shown.filenames, part)
-    return load_recordings(out)
+        yield Parts(recordings, source, Sources(shown.where, sites, path))
 
 
 @dataclass(frozen=True)
@@ -296,6 +287,23 @@ def _sites(
     return ids, table.columns["region"], table.further("site_id", "region")
 
 
+def _check_shape(
+    shape: tuple[int, ...], n_images: int, where: Path, axes: Sequence[str], responses: Path
+) -> None:
+    """Refuse a stimulus axis of another length than the images, and say where it is transposed."""
+    n_stimuli, _, n_sites = shape
+    if n_stimuli != n_images and n_sites == n_images:
+        swap = {"site": "stimulus", "stimulus": "site"}
+        raise RecordingsError(
+            "the array is transposed",
+            where=responses,
+            expected=f"{n_images} along the stimulus axis, as many as {where.name} has",
+            found=f"{n_stimuli} there, and {n_images} along the site axis",
+            fix=f"Write --axes {','.join(swap.get(axis, axis) for axis in axes)}.",
+        )
+    _check_length(n_stimuli, n_images, "stimulus", where, responses)
+
+
 def _check_length(n_axis: int, n_rows: int, axis: str, where: Path, responses: Path) -> None:
     if n_axis != n_rows:
         raise RecordingsError(
@@ -305,3 +313,12 @@ def _check_length(n_axis: int, n_rows: int, axis: str, where: Path, responses: P
             found=n_axis,
             fix="Check --axes, and that no row is missing.",
         )
+
+
+IMPORTER = Importer(
+    "arrays",
+    "a folder with images/ or images.zip and responses.npy, .npz, .mat, .h5 or .csv; or IMAGES "
+    "RESPONSES --axes",
+    _detect,
+    _read,
+)

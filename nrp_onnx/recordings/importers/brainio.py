@@ -1,20 +1,26 @@
 """Makes a recordings folder from BrainIO files: an assembly, a table of stimuli, their images."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nrp_onnx.errors import RecordingsError
-from nrp_onnx.files import sha256_of_file, whole_folder
+from nrp_onnx.files import sha256_of_file
 from nrp_onnx.notes import Notes
-from nrp_onnx.recordings.checks import Sources, check_recordings, raise_problem
-from nrp_onnx.recordings.folder import check_free, load_recordings, write_tables
-from nrp_onnx.recordings.image_files import ImageSource, copy_images, open_images
+from nrp_onnx.recordings.checks import Sources, some
+from nrp_onnx.recordings.folder import check_free, load_recordings
+from nrp_onnx.recordings.image_files import ImageSource, open_images
 from nrp_onnx.recordings.importers.assembly import NEUROID, PRESENTATION, Assembly, open_assembly
+from nrp_onnx.recordings.importers.hdf5 import top_names
+from nrp_onnx.recordings.importers.importer import Importer, Parts
 from nrp_onnx.recordings.importers.netcdf import DIM as TIME_BIN
 from nrp_onnx.recordings.importers.netcdf import choose_bins
 from nrp_onnx.recordings.importers.stimulus_set import ID_COLUMNS, read_stimulus_set
+from nrp_onnx.recordings.importers.writing import write_parts
 from nrp_onnx.recordings.recordings import Recordings, check_degrees
 
 
@@ -25,6 +31,7 @@ def import_brainio(
     out: Path,
     *,
     name: str | None = None,
+    test: Path | None = None,
     window: tuple[float, float] | None = None,
     region: str | None = None,
     key: str | None = None,
@@ -49,6 +56,8 @@ def import_brainio(
         images: a folder or a zip of image files; they are copied byte for byte.
         out: the new folder, written whole or not at all.
         name: of the recordings; by default that of the assembly's file.
+        test: an assembly of the same neuroids for the test stimuli, whose rows are in ``stimuli``,
+            too; the stimuli of ``assembly`` are then for training.
         window: in ms after stimulus onset; the time bins that lie within it are averaged. Needed
             where there are several.
         region: of all neuroids, where the assembly does not name one for each.
@@ -65,49 +74,126 @@ def import_brainio(
     notes = notes or Notes()
     check_degrees(visual_degrees)
     check_free(out)
-    with open_images(images) as source:
-        recordings, filenames = _read(
-            assembly,
-            stimuli,
-            source,
-            out / "stimuli",
-            notes,
-            window=window,
-            region=region,
-            key=key,
-            facts={
-                "name": name or assembly.stem,
-                "units": units,
-                "normalised": normalised,
-                "licence": licence,
-                "citation": citation,
-                "simulated": simulated,
-                "visual_degrees": visual_degrees,
-                "stratify_on": stratify_on,
-            },
+    with _read(
+        assembly,
+        notes,
+        stimuli=stimuli,
+        images=images,
+        test=test,
+        window=window,
+        region=region,
+        key=key,
+        units=units,
+        normalised=normalised,
+        simulated=simulated,
+    ) as parts:
+        named = replace(
+            parts.recordings,
+            name=name or parts.recordings.name,
+            licence=licence,
+            citation=citation,
+            visual_degrees=visual_degrees,
+            stratify_on=stratify_on,
         )
-        check_recordings(recordings, Sources(stimuli, assembly, assembly), raise_problem)
-        with whole_folder(out) as part:
-            copy_images(source, filenames, part / "stimuli")
-            write_tables(recordings, filenames, part)
+        write_parts(replace(parts, recordings=named), out, notes)
     # Else two copies of the responses would be held while the folder is read.
-    del recordings
+    del parts, named
     return load_recordings(out)
 
 
+def _detect(path: Path) -> str | None:
+    if {PRESENTATION, NEUROID} <= top_names(path):
+        return "it has the dimensions presentation and neuroid"
+    # Also a damaged one, or one of the classic kind, which the reader explains.
+    return "its name ends in .nc" if path.suffix == ".nc" and path.is_file() else None
+
+
+@contextmanager
 def _read(
+    path: Path,
+    notes: Notes,
+    *,
+    stimuli: Path,
+    images: Path,
+    test: Path | None = None,
+    window: tuple[float, float] | None = None,
+    region: str | None = None,
+    key: str | None = None,
+    units: str = "unknown",
+    normalised: bool = False,
+    simulated: bool = False,
+) -> Iterator[Parts]:
+    """Read an assembly, or one of training and one of test stimuli; see `import_brainio`."""
+    chosen: dict[str, Any] = {"window": window, "region": region, "key": key}
+    with open_images(images) as source:
+        recordings = _read_assembly(path, stimuli, source, notes, **chosen)
+        if test is not None:
+            second = _read_assembly(test, stimuli, source, notes, **chosen)
+            recordings = _train_and_test(recordings, second, path, test)
+        recordings = replace(recordings, units=units, normalised=normalised, simulated=simulated)
+        yield Parts(recordings, source, Sources(stimuli, path, path))
+
+
+def _train_and_test(train: Recordings, test: Recordings, path: Path, test_path: Path) -> Recordings:
+    """Two assemblies of the same neuroids as one, with the label ``split`` of the stimuli.
+
+    Raises:
+        RecordingsError: if the neuroids or time windows differ, or a stimulus is in both.
+    """
+    if shared := set(train.stimulus_ids) & set(test.stimulus_ids):
+        raise RecordingsError(
+            f"{len(shared)} stimuli are in the assemblies of both train and test",
+            where=test_path,
+            expected=f"stimuli that {path.name} does not have",
+            found=some(sorted(shared)),
+        )
+    places = {name: place for place, name in enumerate(test.site_ids)}
+    if set(places) != set(train.site_ids):
+        raise RecordingsError(
+            "the assemblies of train and test are of other neuroids",
+            where=test_path,
+            expected=f"the {train.n_sites} neuroids of {path.name}",
+            found=f"{test.n_sites}, of which {len(set(places) & set(train.site_ids))} are there",
+        )
+    test = test.select_sites([places[name] for name in train.site_ids])
+    if (train.regions, train.time_window_ms) != (test.regions, test.time_window_ms):
+        raise RecordingsError(
+            "the assemblies of train and test differ in regions or time window",
+            where=test_path,
+            expected=f"those of {path.name}: {train.time_window_ms} ms",
+            found=f"{test.time_window_ms} ms",
+        )
+    labels = {
+        name: train.stimulus_labels[name] + test.stimulus_labels[name]
+        for name in train.stimulus_labels
+        if name in test.stimulus_labels
+    }
+    labels["split"] = ("train",) * train.n_stimuli + ("test",) * test.n_stimuli
+    return replace(
+        train,
+        stimulus_ids=train.stimulus_ids + test.stimulus_ids,
+        stimulus_paths=train.stimulus_paths + test.stimulus_paths,
+        stimulus_labels=labels,
+        responses=np.concatenate([train.responses, test.responses]),
+        presentation_stimulus=np.concatenate(
+            [train.presentation_stimulus, test.presentation_stimulus + train.n_stimuli]
+        ),
+        repetition=np.concatenate([train.repetition, test.repetition]),
+        provenance={**train.provenance, "test": test.provenance},
+    )
+
+
+def _read_assembly(
     path: Path,
     stimuli: Path,
     images: ImageSource,
-    folder: Path,
     notes: Notes,
     *,
     window: tuple[float, float] | None,
     region: str | None,
     key: str | None,
-    facts: dict[str, Any],
-) -> tuple[Recordings, tuple[str, ...]]:
-    """The recordings of the files, and the file names of their stimuli."""
+) -> Recordings:
+    """The recordings of one assembly; paths of stimuli are names of ``images``."""
     with open_assembly(path, key) as assembly:
         site_ids, regions, site_labels = _sites(assembly, region, notes)
         stimulus_set = read_stimulus_set(stimuli, images, _shown(assembly), path)
@@ -139,11 +225,12 @@ def _read(
     if stimulus_set.n_left_out:
         notes.say(
             f"{stimulus_set.n_left_out} of {stimulus_set.n_left_out + len(places)} stimuli of "
-            f"{stimuli.name} have no responses and are left out"
+            f"{stimuli.name} have no responses in {path.name} and are left out"
         )
-    recordings = Recordings(
+    return Recordings(
+        name=path.stem,
         stimulus_ids=stimulus_set.ids,
-        stimulus_paths=tuple(folder / filename for filename in stimulus_set.filenames),
+        stimulus_paths=tuple(map(Path, stimulus_set.filenames)),
         stimulus_labels=stimulus_set.labels,
         site_ids=site_ids,
         regions=regions,
@@ -164,9 +251,7 @@ def _read(
             "n_stimuli_left_out": stimulus_set.n_left_out,
             "n_empty_presentations": n_empty,
         },
-        **facts,
     )
-    return recordings, stimulus_set.filenames
 
 
 def _sites(
@@ -243,3 +328,11 @@ def _repetitions(assembly: Assembly, shown: tuple[str, ...], notes: Notes) -> np
     for place, name in enumerate(shown):
         counted[place] = counts[name] = counts.get(name, -1) + 1
     return counted
+
+
+IMPORTER = Importer(
+    "brainio",
+    "a file .nc, or of netCDF-4 with the dimensions presentation and neuroid",
+    _detect,
+    _read,
+)

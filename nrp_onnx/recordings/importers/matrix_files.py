@@ -1,8 +1,10 @@
-"""Arrays of numbers from MATLAB, HDF5 and CSV files."""
+"""Arrays of numbers from NumPy, MATLAB, HDF5 and CSV files."""
 
 import csv
 import io
-from collections.abc import Callable
+import zipfile
+import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +14,39 @@ import scipy.io
 from nrp_onnx.errors import OptionError, RecordingsError
 from nrp_onnx.notes import logger
 from nrp_onnx.packages import HDF5_FIX, imported
+from nrp_onnx.recordings.importers.hdf5 import checked, is_hdf5
 
 if TYPE_CHECKING:
     import h5py
 
-_HDF5 = b"\x89HDF\r\n\x1a\n"
 _NUMERIC = ("double", "single", "int", "uint")
+
+
+def read_array(path: Path, key: str | None) -> np.ndarray:
+    """Read an array of real numbers.
+
+    Args:
+        path: .npy, .npz, .mat (MATLAB), .h5 or .hdf5, or .csv.
+        key: the array in a file that may hold several; None if there is only one.
+
+    Raises:
+        RecordingsError: if the file cannot be read, or holds pickled objects or other data.
+        OptionError: if ``key`` does not fit the file.
+    """
+    if not path.is_file():
+        raise RecordingsError(
+            "no such file", where=path, expected="a .npy, .npz, .mat, .h5 or .csv file"
+        )
+    reader = _READERS.get(path.suffix.lower(), _read_numpy)
+    loaded = reader(path, key)
+    if not isinstance(loaded, np.ndarray) or loaded.dtype.kind not in "iuf":
+        raise RecordingsError(
+            "these are no responses",
+            where=path,
+            expected="an array of real numbers",
+            found=getattr(loaded, "dtype", type(loaded).__name__),
+        )
+    return loaded
 
 
 def read_hdf5(path: Path, key: str | None) -> np.ndarray:
@@ -37,6 +66,7 @@ def read_hdf5(path: Path, key: str | None) -> np.ndarray:
     try:
         with h5py.File(path, "r") as file:
             found: dict[str, Any] = {}
+            # Links out of the file are not followed here.
             file.visititems(
                 lambda name, item: (
                     found.update({name: item})
@@ -54,7 +84,7 @@ def read_hdf5(path: Path, key: str | None) -> np.ndarray:
                 if _is_numeric(item)
             }
             name = choose(numeric, key, path)
-            array: np.ndarray = found[name][...]
+            array: np.ndarray = checked(found[name], path)[...]
     except (OSError, RuntimeError, KeyError) as error:
         raise _damaged(path, "HDF5 file", error) from None
     return array.T if reverse[name] else array
@@ -67,7 +97,7 @@ def read_matlab(path: Path, key: str | None) -> np.ndarray:
         RecordingsError: if the file is damaged, or the variable is sparse.
         OptionError: if ``key`` does not name one variable of numbers.
     """
-    if _is_hdf5(path):
+    if is_hdf5(path):
         return read_hdf5(path, key)
     try:
         shapes = {
@@ -163,12 +193,6 @@ def choose(shapes: dict[str, tuple[int, ...]], key: str | None, path: Path) -> s
     return name
 
 
-def _is_hdf5(path: Path) -> bool:
-    """Whether it begins as HDF5 does, or holds that behind a header, as MATLAB v7.3 does."""
-    with path.open("rb") as file:
-        return file.read(8) == _HDF5 or (file.seek(512) > 0 and file.read(8) == _HDF5)
-
-
 def _is_numeric(data: "h5py.Dataset") -> bool:
     """Whether a data set is an array of numbers to MATLAB, too.
 
@@ -193,10 +217,59 @@ def _damaged(path: Path, kind: str, error: Exception) -> RecordingsError:
     )
 
 
+def _read_numpy(path: Path, key: str | None) -> np.ndarray:
+    """The array of a .npy or .npz file."""
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if not isinstance(loaded, np.ndarray):
+            with loaded:
+                loaded = loaded[_array_name(loaded.files, key, path)]
+        elif key is not None:
+            raise OptionError(
+                "only .npz, .mat and HDF5 files have keys",
+                where="--key",
+                expected="none",
+                found=repr(key),
+            )
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+        raise RecordingsError(
+            "this array cannot be read",
+            where=path,
+            expected="a whole .npy or .npz file of numbers, without pickled objects",
+            found=error,
+        ) from None
+    array: np.ndarray = loaded
+    return array
+
+
+def _array_name(names: Sequence[str], key: str | None, path: Path) -> str:
+    listed = ", ".join(names)
+    if key is None:
+        if len(names) != 1:
+            raise OptionError(
+                f"the file holds {len(names)} arrays",
+                where=path,
+                expected="one, or --key",
+                found=listed or "none",
+                fix="Name one with --key.",
+            )
+        return names[0]
+    if key not in names:
+        raise OptionError(
+            "the file has no such array",
+            where=path,
+            expected=f"--key as one of {listed}",
+            found=repr(key),
+        )
+    return key
+
+
 #: The reader of each kind of file; a .mat file is MATLAB v7.3, which is HDF5, or an older one.
-READERS: dict[str, Callable[[Path, str | None], np.ndarray]] = {
+_READERS: dict[str, Callable[[Path, str | None], np.ndarray]] = {
     ".mat": read_matlab,
     ".h5": read_hdf5,
     ".hdf5": read_hdf5,
     ".csv": read_csv,
 }
+#: Of the files that `read_array` takes.
+SUFFIXES = frozenset((*_READERS, ".npy", ".npz"))

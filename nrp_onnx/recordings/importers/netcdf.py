@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nrp_onnx.errors import OptionError, RecordingsError
-from nrp_onnx.packages import HDF5_FIX, imported
+from nrp_onnx.recordings.importers.hdf5 import child, open_hdf5
 
 if TYPE_CHECKING:
     import h5py
@@ -69,34 +69,18 @@ def open_netcdf(path: Path) -> Iterator[dict[str, Variable]]:
             found="netCDF-3",
             fix="Convert it with: nccopy -k nc4 OLD.nc NEW.nc",
         )
-    h5py = imported("h5py", HDF5_FIX)
-    try:
-        with h5py.File(path, "r") as file:
-            try:
-                variables = _variables(file)
-            except (KeyError, RuntimeError, ValueError) as error:  # a damaged object inside
-                raise _damaged(path, error) from None
-            yield variables
-    except OSError as error:
-        # What HDF5 cannot read it reports without a file name.
-        if error.filename is not None:
-            raise
-        raise _damaged(path, error) from None
+    with open_hdf5(path, "netCDF-4 (HDF5) file") as file:
+        try:
+            variables = _variables(file, path)
+        except (KeyError, ValueError) as error:  # a damaged object inside
+            raise RuntimeError(error) from None
+        yield variables
 
 
-def _damaged(path: Path, error: Exception) -> RecordingsError:
-    return RecordingsError(
-        "this file cannot be read",
-        where=path,
-        expected="a whole netCDF-4 (HDF5) file",
-        found=f"{path.stat().st_size} bytes ({error})",
-        fix="If it was downloaded, download it again.",
-    )
-
-
-def _variables(file: "h5py.File") -> dict[str, Variable]:
+def _variables(file: "h5py.File", path: Path) -> dict[str, Variable]:
     # Groups and types have no axes.
-    datasets = {name: item for name, item in file.items() if hasattr(item, "ndim")}
+    items = {name: child(file, name, path) for name in file}
+    datasets = {name: item for name, item in items.items() if hasattr(item, "ndim")}
     lengths = {
         name: len(data) for name, data in datasets.items() if _is_scale(data) and data.ndim == 1
     }

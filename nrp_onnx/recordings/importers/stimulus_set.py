@@ -145,7 +145,7 @@ def _find_images(
     columns: Mapping[str, tuple[str, ...]], ids: tuple[str, ...], path: Path, images: ImageSource
 ) -> tuple[tuple[str, ...], str]:
     """The images' names in their source, from the first column that names them all, or the ids."""
-    names = _Names(images)
+    names = ImageNames(images)
     lost: dict[str, list[str]] = {}
     for column in (name for name in _FILE_COLUMNS if name in columns):
         if outside := [name for name in columns[column] if leaves_folder(name)]:
@@ -173,7 +173,7 @@ def _find_images(
     )
 
 
-class _Names:
+class ImageNames:
     """Looks images up by name, by the last part of it, and by that part without suffix."""
 
     def __init__(self, images: ImageSource) -> None:
@@ -198,4 +198,5 @@ class _Names:
         return self._last.get(PurePosixPath(name).name)
 
     def find_stem(self, name: str) -> str | None:
+        """The image of that name without suffix, if only one has it."""
         return self._stems.get(name)
