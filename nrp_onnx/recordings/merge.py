@@ -17,7 +17,6 @@ from nrp_onnx.recordings.fixed_splits import PARTS, FixedSplit
 from nrp_onnx.recordings.folder import check_free, load_recordings, write_tables
 from nrp_onnx.recordings.recordings import Recordings
 
-#: Stimulus ids by part (train, test, ood), by the name of the split.
 #: The label of stimuli that decides scores: it must not contradict itself.
 _SPLIT = "split"
 
