@@ -245,5 +245,6 @@ def _refit(
         plan,
         advance,
         images.grids,
+        images.device,
     )
     return tuple(trained.head for trained in refitted)

@@ -23,6 +23,7 @@ class SearchImages:
     Attributes:
         parts: of a search that is cross-fitted: places of the images of each part that heads train on,
             and of those that they leave out.
+        device: where heads train.
     """
 
     inputs: Sequence[Tensor]
@@ -32,6 +33,7 @@ class SearchImages:
     regions: Sequence[Tensor]
     grids: Sequence[Grid] = ()
     parts: Sequence[tuple[Tensor, Tensor]] = ()
+    device: str = "cpu"
 
     def train(
         self, jobs: Sequence[Job], plan: TrainingPlan, advance: Callable[[int], None]
@@ -47,6 +49,7 @@ class SearchImages:
             plan,
             advance,
             self.grids,
+            self.device,
         )
 
     def fingerprint(self) -> str:
@@ -122,7 +125,15 @@ def cross_fit(
     layer_sets = space.next_layer_sets(len(images.inputs), {})
     jobs = [space.jobs(layer_sets, seed + n * space.seeds) for n in range(len(images.parts))]
     data = [
-        TrainingData.of(images.inputs, images.targets, fit, left_out, images.regions, images.grids)
+        TrainingData.of(
+            images.inputs,
+            images.targets,
+            fit,
+            left_out,
+            images.regions,
+            images.grids,
+            images.device,
+        )
         for fit, left_out in images.parts
     ]
     found = train_parts(list(zip(data, jobs, strict=True)), space.plan, advance)

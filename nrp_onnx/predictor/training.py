@@ -71,21 +71,27 @@ class TrainingData:
         validation: Tensor | None,
         regions: Sequence[Tensor],
         grids: Sequence[Grid] = (),
+        device: str = "cpu",
     ) -> "TrainingData":
         """The two sets of images; the arguments are those of `train_heads`."""
         if validation is None:
             validation = fit[:0]
         recorded = targets[fit]
         return cls(
-            inputs,
-            fit,
-            validation,
-            torch.nan_to_num(recorded),
-            (~torch.isnan(recorded)).float(),
-            targets[validation],
-            regions,
+            [x.to(device) for x in inputs],
+            fit.to(device),
+            validation.to(device),
+            torch.nan_to_num(recorded).to(device),
+            (~torch.isnan(recorded)).float().to(device),
+            targets[validation].to(device),
+            [sites.to(device) for sites in regions],
             grids,
         )
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are, and where heads train on them."""
+        return self.fit_targets.device
 
     @property
     def validates(self) -> bool:
@@ -118,6 +124,7 @@ def train_heads(
     plan: TrainingPlan,
     advance: Callable[[int], None],
     grids: Sequence[Grid] = (),
+    device: str = "cpu",
 ) -> list[TrainedHead]:
     """Train heads on the images ``fit``; each keeps the epoch with its least error on ``validation``.
 
@@ -136,11 +143,12 @@ def train_heads(
         jobs: what to train.
         advance: called with the number of heads that have ended; any thread may call it.
         grids: height and width of each candidate layer, for spatial heads.
+        device: where heads train, as PyTorch names it; they are returned on the CPU.
 
     Returns:
         A head for each job, in their order.
     """
-    data = TrainingData.of(inputs, targets, fit, validation, regions, grids)
+    data = TrainingData.of(inputs, targets, fit, validation, regions, grids, device)
     return train_parts([(data, jobs)], plan, advance)
 
 
@@ -307,10 +315,10 @@ class _Stack:
         seeds = [job.seed for job in jobs]
         if config.mask is None:
             shape = HeadShape(n_inputs, config.l1, config.l2, n_sites)
-            return DenseHeads(shape, seeds, rates, decays)
+            return DenseHeads(shape, seeds, rates, decays, data.device)
         grids = tuple(data.grids[place] for place in config.layers)
         spatial = SpatialShape(grids, n_inputs, config.l1, n_sites, config.mask, config.components)
-        return SpatialHeads(spatial, seeds, rates, decays)
+        return SpatialHeads(spatial, seeds, rates, decays, data.device)
 
     def end(self, places: Iterable[int]) -> dict[int, TrainedHead]:
         """End the heads at these places, as far as they are in this stack."""
@@ -365,16 +373,17 @@ class _Stack:
         streams = {seed: self._streams[seed] for seed in seeds}
         orders = [stream.minibatches(n_images, size) for stream in streams.values()]
         n_steps = math.ceil(n_images / size)
-        total = torch.zeros(len(seeds))
+        total = torch.zeros(len(seeds), device=data.device)
         for step, batches in enumerate(zip(*orders, strict=True)):
             batch_of = dict(zip(streams, batches, strict=True))
-            images = torch.stack([batch_of[seed] for seed in seeds])
+            images = torch.stack([batch_of[seed] for seed in seeds]).to(data.device)
             places = data.fit[images]
             inputs = [_take(data.inputs[place], places) for place in self._layers]
             if self._noise:
                 for x in inputs:
                     drawn = {seed: stream.noise(*x.shape[1:]) for seed, stream in streams.items()}
-                    x.add_(torch.stack([drawn[seed] for seed in seeds]), alpha=self._noise)
+                    noise = torch.stack([drawn[seed] for seed in seeds])
+                    x.add_(noise.to(data.device), alpha=self._noise)
             known = _take(data.fit_known, images)
             rates = heads.forward(inputs, self._dropout(heads, images.shape[1], seeds, streams))
             error = (rates - _take(data.fit_targets, images)) * known
@@ -398,7 +407,8 @@ class _Stack:
         widths = heads.dropout_widths
         drawn = {seed: stream.uniform(n_images, sum(widths)) for seed, stream in streams.items()}
         kept = torch.stack([drawn[seed] for seed in seeds]).ge(rates)
-        return Dropout(*(kept / (1 - rates)).split(widths, dim=2))
+        factors = (kept / (1 - rates)).to(self._data.device)
+        return Dropout(*factors.split(widths, dim=2))
 
     def _part(self, epochs: float) -> float:
         """What the learning rates are multiplied by after so many epochs."""

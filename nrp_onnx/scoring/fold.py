@@ -137,6 +137,7 @@ def _search_images(plan: FoldPlan, prepared: PreparedFold) -> SearchImages:
         [torch.from_numpy(sites) for sites in plan.sites_of_regions],
         grids,
         [(torch.from_numpy(fit), torch.from_numpy(left_out)) for fit, left_out in parts],
+        plan.device,
     )
 
 

@@ -185,6 +185,7 @@ def fit_folds(
     engine: Engine | None = None,
     seen: Sequence[SeenLayer] = (),
     primal: PrimalSizes | None = None,
+    device: str = "cpu",
 ) -> Fits:
     """Fit baselines and NRP heads on each fold.
 
@@ -199,6 +200,7 @@ def fit_folds(
             `spans_of` left in the folder of the record.
         primal: sizes of fits on features, which need ``seen`` and no ``layers``; None: fits on inner
             products.
+        device: where heads train, as PyTorch names it.
     """
     activations = [layer.activations for layer in seen]
     if not any(layer.grid for layer in seen):
@@ -206,7 +208,7 @@ def fit_folds(
     rates = recordings.averages
     regions, names = tuple(recordings.regions), tuple(recordings.region_names)
     plan = FoldPlan(
-        rates, regions, names, space, normalise, seed, n_seeds, seen, primal, activations
+        rates, regions, names, space, normalise, seed, n_seeds, seen, primal, activations, device
     )
     engine = engine or LocalEngine()
     heads_a_fold = n_seeds * n_heads(space, len(layer_names))

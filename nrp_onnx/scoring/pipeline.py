@@ -62,7 +62,7 @@ from nrp_onnx.scoring.splits import (
     note_on_duplicates,
     stratification,
 )
-from nrp_onnx.scoring.steps import Extracted, Fitted, Inputs, Plan
+from nrp_onnx.scoring.steps import Extracted, Fitted, Inputs, Plan, training_device
 from nrp_onnx.scoring.write_run import export, write
 from nrp_onnx.threads import one_blas_thread
 
@@ -229,6 +229,7 @@ def fit(inputs: Inputs, plan: Plan, extracted: Extracted, folder: Path) -> Fitte
                     )
                 ],
                 primal=plan.primal,
+                device=training_device(extracted.provider),
             )
 
         seeds = inputs.options.seeds

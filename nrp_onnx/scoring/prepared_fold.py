@@ -68,6 +68,7 @@ class FoldPlan:
         primal: sizes of fits on features, where images are many; None: fits are on inner products of
             the images.
         activations: of the candidate layers, for fits on features.
+        device: where heads train.
     """
 
     rates: np.ndarray
@@ -80,6 +81,7 @@ class FoldPlan:
     seen: Sequence[SeenLayer] = ()
     primal: PrimalSizes | None = None
     activations: Sequence[LayerActivations] = ()
+    device: str = "cpu"
 
     @property
     def sites_of_regions(self) -> list[np.ndarray]:

@@ -210,12 +210,17 @@ class Trials:
 
 @dataclass(frozen=True)
 class SearchFacts:
-    """The search of a run. ``space`` and ``best`` are JSON: what was searched, what each fold chose."""
+    """The search of a run. ``space`` and ``best`` are JSON: what was searched, what each fold chose.
+
+    Attributes:
+        device: where heads trained; on another one, last bits differ.
+    """
 
     preset: str
     space: dict[str, Any]
     trials: Trials
     best: list[dict[str, Any]] = field(default_factory=list)
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)

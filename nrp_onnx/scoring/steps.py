@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 
 from nrp_onnx.activations.layer_file import StoredLayer
 from nrp_onnx.backbone.feature_graph import Feature
@@ -89,6 +90,16 @@ class Extracted:
     skipped: list[str]
     silent: list[str]
     provider: str
+
+
+def training_device(provider: str) -> str:
+    """Where heads train: on the GPU if the activations were computed on one and PyTorch sees it.
+
+    Args:
+        provider: ONNX Runtime's execution provider that computed the activations.
+    """
+    on_gpu = provider in ("CUDAExecutionProvider", "TensorrtExecutionProvider")
+    return "cuda" if on_gpu and torch.cuda.is_available() else "cpu"
 
 
 @dataclass(frozen=True)

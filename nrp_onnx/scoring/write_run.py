@@ -44,7 +44,7 @@ from nrp_onnx.scoring.splits import (
     all_images,
     held_out_alone,
 )
-from nrp_onnx.scoring.steps import Extracted, Fitted, Inputs, Plan
+from nrp_onnx.scoring.steps import Extracted, Fitted, Inputs, Plan, training_device
 
 _PACKAGES = ("nrp-onnx", "numpy", "onnx", "onnx-ir", "torch", "scikit-learn", "ikpls", "pyarrow")
 
@@ -198,6 +198,7 @@ def write(
         ),
         search=SearchFacts(
             preset=options.search,
+            device=training_device(extracted.provider),
             space=inputs.space.to_json(),
             trials=Trials(TRIALS_FILE, fits.n_trials),
             best=fits.best,

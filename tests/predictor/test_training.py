@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -246,3 +247,23 @@ def test_a_region_without_a_validation_image_is_left_out() -> None:
     with torch.no_grad():
         error = found.head([x[VALIDATION] for x in inputs]) - targets[VALIDATION]
     assert found.validation_mae == pytest.approx(float(error[:, 2:].abs().nanmean()), abs=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU")
+@pytest.mark.parametrize("mask", [None, "gaussian", "free"])
+def test_a_gpu_trains_the_heads_of_the_cpu(mask: str | None) -> None:
+    """Random numbers are those of the CPU; rounding differs."""
+    rng = np.random.default_rng(0)
+    shape = (80, 6) if mask is None else (80, 9, 4)
+    inputs = [torch.from_numpy(rng.standard_normal(shape).astype(np.float32))]
+    targets = torch.from_numpy(rng.standard_normal((80, 5)).astype(np.float32))
+    config = HeadConfig((0,), 8, 0 if mask else 8, 1e-3, dropout=0.2, input_noise=0.1, mask=mask)
+    fit, validation = torch.arange(60), torch.arange(60, 80)
+    rates = []
+    for device in ("cpu", "cuda"):
+        (head,) = train_heads(
+            inputs, targets, fit, validation, [torch.arange(5)], [Job(config, 3)],
+            TrainingPlan(max_epochs=4), lambda _: None, [(3, 3)], device,
+        )  # fmt: skip
+        rates.append(head.head([inputs[0]]).detach().numpy())
+    np.testing.assert_allclose(rates[1], rates[0], atol=1e-3)

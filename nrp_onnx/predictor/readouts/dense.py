@@ -55,7 +55,7 @@ class DenseHeads(StackedHeads):
     Args:
         shape: of every head.
         seeds: of the initial parameters, one a head.
-        learning_rates, weight_decays: see `StackedHeads`.
+        learning_rates, weight_decays, device: see `StackedHeads`.
 
     Attributes:
         parameters: by their names in `NrpHead`: weights float32 (C, inputs, outputs), biases
@@ -68,12 +68,13 @@ class DenseHeads(StackedHeads):
         seeds: Sequence[int],
         learning_rates: Sequence[float],
         weight_decays: Sequence[float],
+        device: torch.device | None = None,
     ) -> None:
         self._shape = shape
         self.dropout_widths = shape.l1 * len(shape.n_inputs), shape.l2
         initial = {seed: shape.initial_head(seed).state_dict() for seed in seeds}
         states = [{name: _of_stack(p) for name, p in initial[seed].items()} for seed in seeds]
-        super().__init__(states, learning_rates, weight_decays)
+        super().__init__(states, learning_rates, weight_decays, device)
 
     def forward(self, inputs: Sequence[Tensor], dropout: Dropout | None = None) -> Tensor:
         """Rates, (C, batch, sites), from a tensor (C, batch, features) for each layer."""
@@ -94,9 +95,9 @@ class DenseHeads(StackedHeads):
         """A copy of one head as it is now."""
         return self._shape.head(
             {
-                name: p.detach()[row].T.clone(memory_format=torch.contiguous_format)
+                name: p.detach()[row].cpu().T.clone(memory_format=torch.contiguous_format)
                 if name.endswith("weight")
-                else p.detach()[row, 0].clone()
+                else p.detach()[row, 0].cpu().clone()
                 for name, p in self.parameters.items()
             }
         )

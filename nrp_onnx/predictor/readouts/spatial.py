@@ -106,8 +106,8 @@ class SpatialHead(nn.Module):
 
 def masks_of(shape: SpatialShape, parameters: Mapping[str, Tensor], place: int) -> Tensor:
     """Masks of a layer over its positions, (C, n_sites, components, P); each sums to 1."""
-    where = positions(shape.grids[place])
     centre = parameters["mask.centre"][..., None, :]
+    where = positions(shape.grids[place]).to(centre.device)
     squares = (where - centre).square().sum(dim=-1)
     logits = squares * (-0.5 * torch.exp(-2 * parameters["mask.log_width"]))[..., None]
     free = parameters.get(f"mask.{place}.free")
@@ -156,7 +156,7 @@ class SpatialHeads(StackedHeads):
     Args:
         shape: of every head.
         seeds: of the initial parameters, one a head.
-        learning_rates, weight_decays: see `StackedHeads`.
+        learning_rates, weight_decays, device: see `StackedHeads`.
     """
 
     rate_factors: ClassVar[dict[str, float]] = {
@@ -171,11 +171,12 @@ class SpatialHeads(StackedHeads):
         seeds: Sequence[int],
         learning_rates: Sequence[float],
         weight_decays: Sequence[float],
+        device: torch.device | None = None,
     ) -> None:
         self._shape = shape
         self.dropout_widths = shape.l1 * len(shape.n_inputs), 0
         states = [shape.initial_state(seed) for seed in seeds]
-        super().__init__(states, learning_rates, weight_decays)
+        super().__init__(states, learning_rates, weight_decays, device)
 
     def forward(self, inputs: Sequence[Tensor], dropout: Dropout | None = None) -> Tensor:
         """Rates, (C, batch, sites), from a tensor (C, batch, P, channels) for each layer."""
@@ -183,5 +184,5 @@ class SpatialHeads(StackedHeads):
 
     def head(self, row: int) -> SpatialHead:
         """A copy of one head as it is now."""
-        state = {name: p.detach()[row].clone() for name, p in self.parameters.items()}
+        state = {name: p.detach()[row].cpu().clone() for name, p in self.parameters.items()}
         return SpatialHead(self._shape, state)

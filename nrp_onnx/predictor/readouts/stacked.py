@@ -63,6 +63,7 @@ class StackedHeads(ABC):
         states: the initial parameters of each head, by name.
         learning_rates, weight_decays: one a head; the decay is decoupled and is of the parameters
             whose names end in ``weight``.
+        device: of the parameters. Random numbers are drawn on the CPU whatever it is.
 
     Attributes:
         parameters: of all heads, by name, each (C, ...).
@@ -78,10 +79,11 @@ class StackedHeads(ABC):
         states: Sequence[dict[str, Tensor]],
         learning_rates: Sequence[float],
         weight_decays: Sequence[float],
+        device: torch.device | None = None,
     ) -> None:
         self._rates = list(zip(learning_rates, weight_decays, strict=True))
         self.parameters = {
-            name: torch.stack([state[name] for state in states]).requires_grad_()
+            name: torch.stack([state[name] for state in states]).to(device).requires_grad_()
             for name in states[0]
         }
         self._means = {name: torch.zeros_like(p) for name, p in self.parameters.items()}
@@ -117,7 +119,10 @@ class StackedHeads(ABC):
                     [self._means[name][rows] for name in names],
                     [self._squares[name][rows] for name in names],
                     [],
-                    [torch.tensor(self._n_steps) for _ in names],
+                    [
+                        torch.tensor(self._n_steps, device=self.parameters[name].device)
+                        for name in names
+                    ],
                     fused=True,
                     amsgrad=False,
                     beta1=0.9,
