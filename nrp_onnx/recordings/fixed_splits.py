@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -21,8 +22,7 @@ SPLITS = "splits.json"
 #: The label of stimuli that holds a split, and the name of that split.
 COLUMN, DEFAULT = "split", "default"
 PARTS = ("train", "test", "ood")
-#: A head needs images to train and to validate on; a correlation needs three to be tested on.
-LEAST = {"train": 8, "test": 3, "ood": 0}
+Part = Literal["train", "test", "ood"]
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class FixedSplit:
         ood: test stimuli from another distribution, which are scored apart; often none.
     """
 
-    train: tuple[str, ...]
-    test: tuple[str, ...]
+    train: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
     ood: tuple[str, ...] = ()
 
     def without(self, names: Collection[str]) -> "FixedSplit":
@@ -66,7 +66,7 @@ def problems_of_column(values: Sequence[str], where: object) -> Iterator[Recordi
 def problems_of_split(
     name: str, split: FixedSplit, known: Collection[str], where: object
 ) -> Iterator[RecordingsError]:
-    """Stimuli that are unknown or in two parts, and parts that are too small."""
+    """Stimuli that are unknown or in two parts."""
     part_of: dict[str, str] = {}
     for part in PARTS:
         ids = getattr(split, part)
@@ -76,13 +76,6 @@ def problems_of_split(
                 where=where,
                 expected="ids of stimuli.csv",
                 found=", ".join(map(repr, unknown[:3])),
-            )
-        if len(ids) < LEAST[part]:
-            yield RecordingsError(
-                f"the split {name!r} is too small",
-                where=where,
-                expected=f"{LEAST[part]} {part} stimuli or more",
-                found=len(ids),
             )
         twice = [x for x in ids if part_of.setdefault(x, part) != part]
         twice += [x for x, times in Counter(ids).items() if times > 1]
@@ -105,7 +98,8 @@ def read_splits(path: Path) -> dict[str, FixedSplit]:
         return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return msgspec.convert(content, dict[str, FixedSplit])
+        parts = msgspec.convert(content, dict[str, dict[Part, tuple[str, ...]]])
+        return {name: FixedSplit(**of_split) for name, of_split in parts.items()}
     except (OSError, ValueError, RecursionError) as error:
         raise RecordingsError(
             "these are no splits",

@@ -279,7 +279,7 @@ def _splits(sets: Sequence[Recordings]) -> dict[str, FixedSplit]:
     merged: dict[str, FixedSplit] = {}
     for one in sets:
         for name, split in one.named_splits.items():
-            known = merged.get(name, FixedSplit((), ()))
+            known = merged.get(name, FixedSplit())
             both = (dict.fromkeys([*getattr(known, part), *getattr(split, part)]) for part in PARTS)
             merged[name] = FixedSplit(*map(tuple, both))
     return merged

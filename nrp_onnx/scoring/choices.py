@@ -19,6 +19,8 @@ from nrp_onnx.scoring.splits import Fold, fixed_split, held_out_split, outer_fol
 PROTOCOLS = ("k-fold", "paper", "split")
 #: Of k-fold, where their number is left open.
 FOLDS = 5
+#: A head needs images to train and to validate on; a correlation needs three to be tested on.
+_FEWEST = {"train": 8, "test": 3}
 
 
 def choose_preprocessing(backbone: Backbone, choice: str | None, notes: Notes) -> Preprocessing:
@@ -198,6 +200,15 @@ def choose_splitting(
         return Splitting(protocol, (n_folds or FOLDS) if protocol == "k-fold" else 1)
     name = _choose_split(split, recordings)
     chosen = recordings.splits[name]
+    for part, ids in (("train", chosen.train), ("test", chosen.test)):
+        if len(ids) < _FEWEST[part]:
+            raise OptionError(
+                "the split is too small to be scored",
+                where=f"--split {name}",
+                expected=f"{_FEWEST[part]} {part} stimuli or more",
+                found=len(ids),
+                fix="Take another split, or folds over all images with --folds 5.",
+            )
     counts = {"train": chosen.train, "test": chosen.test, "are out of distribution": chosen.ood}
     counted = ", ".join(f"{len(ids):,} {what}" for what, ids in counts.items() if ids)
     asked = "" if split else "; --folds 5 takes five folds over all images in its place"

@@ -105,8 +105,8 @@ def test_splits_are_joined(make, tmp_path):
     read = merge_recordings([one, two], tmp_path / "out")
     assert read.stimulus_labels == {"split": ("train", "test", "train"), "kind": ("", "k", "l")}
     assert json.loads((tmp_path / "out" / "splits.json").read_text()) == {
-        "tau": {"train": ["a", "c"], "test": ["b"]},
-        "one": {"train": ["a"]},
+        "tau": {"train": ["a", "c"], "test": ["b"], "ood": []},
+        "one": {"train": ["a"], "test": [], "ood": []},
     }
 
 
@@ -141,7 +141,7 @@ def no_splits(make: Make, tmp_path: Path) -> list[Path]:
     [
         (other_image, "the stimulus 'b' has two images"),
         (other_part, "two: the stimulus 'b' is in two parts of the split; expected test, as "),
-        (other_named_part, "splits.json: 1 stimuli are in two parts of the split tau"),
+        (other_named_part, "1 stimuli come twice in the split 'tau'"),
         (no_splits, "splits.json: these are no splits"),
         (lambda make, _: [make("one", "ab"), make("two", "cd", units="z")],
          "two: units differ between the recordings; expected 'spikes'"),

@@ -157,13 +157,17 @@ def test_folds_are_there_to_be_asked_for(
         (["--split", "other"], ["--split", "no such split", "default"]),
         (["--split", "default", "--folds", "3"], ["--folds", "only k-fold has folds"]),
         (["--split", "default", "--protocol", "paper"], ["--split", "no folds", "paper"]),
+        (["--split", "few"], ["--split few", "too small", "8 train"]),
         (["--protocol", "leave-one-out"], ["--protocol", "no such protocol", "split"]),
     ],
 )
 def test_options_that_do_not_fit_are_one_line(
     options: list[str], parts: list[str], model_path: Path, split_folder: Path, tmp_path: Path
 ) -> None:
-    given = ["score", model_path, "--recordings", split_folder, "-o", tmp_path / "run"]
+    folder = tmp_path / "recordings"
+    shutil.copytree(split_folder, folder)
+    (folder / "splits.json").write_text(json.dumps({"few": {"train": TRAIN[:3], "test": TEST}}))
+    given = ["score", model_path, "--recordings", folder, "-o", tmp_path / "run"]
     assert_user_error(nrp_onnx(*given, *options), *parts)
 
 
@@ -196,8 +200,7 @@ def test_splits_by_name_are_read_and_kept(
             ["twice in the split 'a'", "'s3'", "test"],
         ),
         ({"a": {"train": TRAIN, "test": [*TEST, "t1"]}}, ["unknown", "'t1'"]),
-        ({"a": {"train": TRAIN[:3], "test": TEST}}, ["too small", "8 train"]),
-        ({"a": {"train": TRAIN}}, ["these are no splits", "test"]),
+        ({"a": {"train": TRAIN, "tset": TEST}}, ["these are no splits", "test", "tset"]),
         (["s1"], ["these are no splits"]),
     ],
 )
