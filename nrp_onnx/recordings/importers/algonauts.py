@@ -3,8 +3,8 @@
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,12 +12,11 @@ from nrp_onnx.errors import RecordingsError
 from nrp_onnx.files import sha256_of_file
 from nrp_onnx.notes import Notes
 from nrp_onnx.recordings.checks import Sources, check_unique, raise_problem, some
-from nrp_onnx.recordings.folder import check_free, load_recordings
 from nrp_onnx.recordings.image_files import ImageSource, open_images
 from nrp_onnx.recordings.importers.algonauts_rois import Masks, load_mapped, read_masks
 from nrp_onnx.recordings.importers.importer import Importer, Parts
-from nrp_onnx.recordings.importers.writing import write_parts
-from nrp_onnx.recordings.recordings import Recordings, check_degrees
+from nrp_onnx.recordings.importers.writing import import_parts
+from nrp_onnx.recordings.recordings import Recordings
 
 _SIDES = ("lh", "rh")
 _IMAGE = re.compile(r"train-(\d+)_(nsd-\d+)\.\w+")
@@ -65,20 +64,15 @@ def import_algonauts(
         OutputError: if ``out`` exists and is not empty.
     """
     subject, out, notes = Path(subject), Path(out), notes or Notes()
-    check_degrees(visual_degrees)
-    check_free(out)
-    with _read(subject, notes, rois=rois, roi_names=roi_names) as parts:
-        named = replace(
-            parts.recordings,
-            name=name or parts.recordings.name,
-            licence=licence,
-            citation=citation,
-            visual_degrees=visual_degrees,
-        )
-        write_parts(replace(parts, recordings=named), out, notes)
-    # Else two copies of the responses would be held while the folder is read.
-    del parts, named
-    return load_recordings(out)
+    facts: dict[str, Any] = {
+        "licence": licence,
+        "citation": citation,
+        "visual_degrees": visual_degrees,
+    }
+    if name:
+        facts["name"] = name
+    opened = _read(subject, notes, rois=rois, roi_names=roi_names)
+    return import_parts(opened, out, facts, notes)
 
 
 def _detect(path: Path) -> str | None:

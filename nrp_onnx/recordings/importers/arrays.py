@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
@@ -12,12 +13,11 @@ from nrp_onnx.errors import OptionError, RecordingsError
 from nrp_onnx.files import sha256_of_file
 from nrp_onnx.notes import Notes, logger
 from nrp_onnx.recordings.checks import Sources, check_unique, raise_problem, some
-from nrp_onnx.recordings.folder import check_free, load_recordings
 from nrp_onnx.recordings.image_files import ImageSource, leaves_folder, open_images
 from nrp_onnx.recordings.importers.importer import Importer, Parts
 from nrp_onnx.recordings.importers.matrix_files import SUFFIXES, read_array
-from nrp_onnx.recordings.importers.writing import write_parts
-from nrp_onnx.recordings.recordings import Recordings, check_degrees
+from nrp_onnx.recordings.importers.writing import import_parts
+from nrp_onnx.recordings.recordings import Recordings
 from nrp_onnx.recordings.tables import read_table
 
 AXES = ("stimulus", "repetition", "site")
@@ -98,9 +98,14 @@ def import_arrays(
     """
     images, responses, out = Path(images), Path(responses), Path(out)
     notes = Notes()
-    check_degrees(visual_degrees)
-    check_free(out)
-    with _read(
+    facts: dict[str, Any] = {
+        "licence": licence,
+        "citation": citation,
+        "visual_degrees": visual_degrees,
+    }
+    if name:
+        facts["name"] = name
+    opened = _read(
         responses,
         notes,
         axes=axes,
@@ -113,17 +118,8 @@ def import_arrays(
         normalised=normalised,
         time_window_ms=time_window_ms,
         simulated=simulated,
-    ) as parts:
-        named = replace(
-            parts.recordings,
-            name=name or parts.recordings.name,
-            licence=licence,
-            citation=citation,
-            visual_degrees=visual_degrees,
-        )
-        write_parts(replace(parts, recordings=named), out, notes)
-    del parts, named
-    return load_recordings(out)
+    )
+    return import_parts(opened, out, facts, notes)
 
 
 def _detect(path: Path) -> str | None:

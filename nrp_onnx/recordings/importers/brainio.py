@@ -12,7 +12,6 @@ from nrp_onnx.errors import RecordingsError
 from nrp_onnx.files import sha256_of_file
 from nrp_onnx.notes import Notes
 from nrp_onnx.recordings.checks import Sources, some
-from nrp_onnx.recordings.folder import check_free, load_recordings
 from nrp_onnx.recordings.image_files import ImageSource, open_images
 from nrp_onnx.recordings.importers.assembly import NEUROID, PRESENTATION, Assembly, open_assembly
 from nrp_onnx.recordings.importers.hdf5 import top_names
@@ -20,8 +19,8 @@ from nrp_onnx.recordings.importers.importer import Importer, Parts
 from nrp_onnx.recordings.importers.netcdf import DIM as TIME_BIN
 from nrp_onnx.recordings.importers.netcdf import choose_bins
 from nrp_onnx.recordings.importers.stimulus_set import ID_COLUMNS, read_stimulus_set
-from nrp_onnx.recordings.importers.writing import write_parts
-from nrp_onnx.recordings.recordings import Recordings, check_degrees
+from nrp_onnx.recordings.importers.writing import import_parts
+from nrp_onnx.recordings.recordings import Recordings
 
 
 def import_brainio(
@@ -72,9 +71,15 @@ def import_brainio(
     """
     assembly, stimuli, images, out = Path(assembly), Path(stimuli), Path(images), Path(out)
     notes = notes or Notes()
-    check_degrees(visual_degrees)
-    check_free(out)
-    with _read(
+    facts: dict[str, Any] = {
+        "licence": licence,
+        "citation": citation,
+        "visual_degrees": visual_degrees,
+        "stratify_on": stratify_on,
+    }
+    if name:
+        facts["name"] = name
+    opened = _read(
         assembly,
         notes,
         stimuli=stimuli,
@@ -86,19 +91,8 @@ def import_brainio(
         units=units,
         normalised=normalised,
         simulated=simulated,
-    ) as parts:
-        named = replace(
-            parts.recordings,
-            name=name or parts.recordings.name,
-            licence=licence,
-            citation=citation,
-            visual_degrees=visual_degrees,
-            stratify_on=stratify_on,
-        )
-        write_parts(replace(parts, recordings=named), out, notes)
-    # Else two copies of the responses would be held while the folder is read.
-    del parts, named
-    return load_recordings(out)
+    )
+    return import_parts(opened, out, facts, notes)
 
 
 def _detect(path: Path) -> str | None:

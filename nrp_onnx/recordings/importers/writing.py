@@ -1,6 +1,7 @@
 """Imports a path: chooses its format, reads it, selects sites, looks at the order, writes a folder."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,24 @@ def import_path(
     importer = choose_importer(path, format, notes)
     check_options(importer, options, path)
     check_there(path)
-    with importer.read(path, notes, **options) as parts:
+    return import_parts(importer.read(path, notes, **options), out, facts, notes, min_reliability)
+
+
+def import_parts(
+    opened: AbstractContextManager[Parts],
+    out: Path,
+    facts: Mapping[str, Any],
+    notes: Notes,
+    min_reliability: float | None = None,
+) -> Recordings:
+    """Write what an importer opens as a recordings folder; see `import_path`.
+
+    Args:
+        facts: of `Recordings`, in the place of those that the importer knows.
+    """
+    check_degrees(facts.get("visual_degrees"))
+    check_free(out)
+    with opened as parts:
         parts = replace(parts, recordings=replace(parts.recordings, **facts))
         write_parts(parts, out, notes, min_reliability)
     # Else two copies of the responses would be held while the folder is read.
