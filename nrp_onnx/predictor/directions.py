@@ -5,7 +5,7 @@ centred training activations X = U S V^T, any linear map of X is one of U S (n x
 trained on U S, and V is folded back into their weights on export.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.linalg import qr
@@ -108,6 +108,19 @@ class Basis:
     def n_directions(self) -> int:
         """In how many directions the training images differ; 0 if they are all the same."""
         return self.coordinates.shape[1] if self.coordinates.any() else 0
+
+    def leading(self, n: int | None) -> "Basis":
+        """The first n directions alone, scaled so that their mean square is 1; None: all."""
+        if n is None or n >= self.coordinates.shape[1] or self.directions is None:
+            return self
+        kept = self.coordinates[:, :n]
+        size = float(np.sqrt(np.square(kept[self.train], dtype=np.float64).mean())) or 1.0
+        return replace(
+            self,
+            coordinates=kept / np.float32(size),
+            directions=self.directions[:, :n] / np.float32(size),
+            scale=self.scale / size,
+        )
 
     def fold(
         self, weights: np.ndarray, activations: LayerActivations

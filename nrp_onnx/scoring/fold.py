@@ -28,6 +28,7 @@ class FittedFold:
     Attributes:
         predictor: of the headline.
         bases: of all candidate layers, for dense heads and the ridge.
+        whole: of fits on features, the bases with all their directions; else empty.
         channels: of all candidate layers, for spatial heads and the masked ridge; empty without them.
         offset, scale: from the targets to the recorded units.
         rates: of the held-out images, in recorded units: what the exported head has to give.
@@ -35,6 +36,7 @@ class FittedFold:
 
     predictor: NrpPredictor
     bases: list[Basis]
+    whole: list[Basis]
     channels: list[ChannelBasis]
     offset: np.ndarray
     scale: np.ndarray
@@ -105,6 +107,7 @@ def fit_fold(
         fitted=FittedFold(
             predictor,
             prepared.bases,
+            prepared.whole,
             prepared.channels,
             scaling.offset,
             scaling.scale,

@@ -252,7 +252,7 @@ def fit(inputs: Inputs, plan: Plan, extracted: Extracted, folder: Path) -> Fitte
     for note in notes_on_layers(fits.n_directions):
         inputs.notes.say(note)
     if plan.primal is not None:
-        return Fitted(fits, joined_coordinates(fits.first.bases), final)
+        return Fitted(fits, joined_coordinates(fits.first.whole), final)
     differing = [span for span, n in zip(spans, fits.n_directions.values(), strict=True) if n]
     n_stimuli = extracted.recordings.n_stimuli
     return Fitted(fits, coordinates_of_layers(differing, n_stimuli), final)

@@ -109,6 +109,7 @@ class PreparedFold:
         root: scaled square roots of the rates; None where rates may be negative, or are to be
             predicted as they are.
         bases, channels: of all candidate layers; see `FittedFold`.
+        whole: the bases of fits on features, with all their directions; heads may see fewer.
         predictions: of the new images by each predictor without heads, float64 (n_new, n_sites), in the
             targets' units; as they are, and calibrated.
         path_rates: of what stands beside the network.
@@ -124,6 +125,7 @@ class PreparedFold:
     root: SquareRoot | None
     bases: list[Basis]
     channels: list[ChannelBasis]
+    whole: list[Basis] = field(default_factory=list)
     predictions: dict[str, np.ndarray] = field(default_factory=dict)
     path_rates: Rates | None = None
     path: LinearPath | PrimalPath | KernelPath | None = None
@@ -211,6 +213,9 @@ def prepare_fold(
         prepared = _with_baselines(plan, prepared, differing)
     else:
         prepared = _with_primal_baselines(plan, prepared, plan.primal)
+        most = None if space.masks else space.directions
+        of_heads = [basis.leading(most) for basis in prepared.bases]
+        prepared = replace(prepared, bases=of_heads, whole=prepared.bases)
     prepared = replace(prepared, channels=_channels(plan, train))
     if not (space.masked and prepared.channels and any(is_differing)):
         return prepared

@@ -214,6 +214,8 @@ class SearchFacts:
 
     Attributes:
         device: where heads trained; on another one, last bits differ.
+        fits_on: ``images``, or ``features`` where images are many.
+        sizes: of fits on features: directions a layer, channels, landmarks; None of fits on images.
     """
 
     preset: str
@@ -221,6 +223,8 @@ class SearchFacts:
     trials: Trials
     best: list[dict[str, Any]] = field(default_factory=list)
     device: str = "cpu"
+    fits_on: str = "images"
+    sizes: dict[str, int] | None = None
 
 
 @dataclass(frozen=True)

@@ -199,6 +199,8 @@ def write(
         search=SearchFacts(
             preset=options.search,
             device=training_device(extracted.provider),
+            fits_on="images" if plan.primal is None else "features",
+            sizes=None if plan.primal is None else asdict(plan.primal),
             space=inputs.space.to_json(),
             trials=Trials(TRIALS_FILE, fits.n_trials),
             best=fits.best,

@@ -108,6 +108,18 @@ def test_leading_directions_of_a_sample_hold_the_variance_of_all() -> None:
     )
 
 
+def test_heads_see_the_leading_directions(layers: list[np.ndarray]) -> None:
+    whole = fit_sampled_basis(LoadedLayer(layers[1]), TRAIN, TRAIN, 100)
+    few = whole.leading(5)
+    assert few.coordinates.shape == (N, 5)
+    assert np.square(few.coordinates[TRAIN]).mean() == pytest.approx(1, rel=1e-5)
+    weights = np.random.default_rng(0).standard_normal((3, 5))
+    folded, mean = few.fold(weights, LoadedLayer(layers[1]))
+    np.testing.assert_allclose(
+        (layers[1] - mean) @ folded.T, few.coordinates @ weights.T, atol=1e-4
+    )
+
+
 def test_few_landmarks_come_close_to_the_exact_kernel(
     layers: list[np.ndarray], y: np.ndarray
 ) -> None:

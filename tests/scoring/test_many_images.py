@@ -50,6 +50,10 @@ def test_features_and_images_give_the_same_rates(
     primal = scored("primal")
     assert not any("fitted on features" in note for note in dual.result.notes)
     assert any("40 images are fitted on features" in note for note in primal.result.notes)
+    assert (dual.result.search.fits_on, dual.result.search.sizes) == ("images", None)
+    assert primal.result.search.fits_on == "features"
+    assert primal.result.search.sizes is not None
+    assert primal.result.search.sizes["landmarks"] == 1024
     deviation = np.nanstd(load_recordings(recordings_folder).averages, axis=0)
     for name in names:
         apart = np.abs(_rates(dual, name) - _rates(primal, name)) / deviation
