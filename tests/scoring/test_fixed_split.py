@@ -23,7 +23,10 @@ TRAIN, TEST, OOD = (
 
 @pytest.fixture(scope="module")
 def split_folder(recordings_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The small recordings with a column ``split``; train images were shown once, the others 4 times."""
+    """The small recordings with a column ``split``: train images were shown once, the others 4 times.
+
+    Responses to the images out of distribution hardly repeat.
+    """
     folder = tmp_path_factory.mktemp("split") / "recordings"
     shutil.copytree(recordings_folder, folder)
     stimuli = pd.read_csv(folder / "stimuli.csv", dtype=str)
@@ -34,6 +37,11 @@ def split_folder(recordings_folder: Path, tmp_path_factory: pytest.TempPathFacto
     stimuli.to_csv(folder / "stimuli.csv", index=False)
     rows = pd.read_parquet(folder / "responses.parquet")
     rows = rows[~rows["stimulus_id"].isin(TRAIN) | (rows["repetition"] == 1)]
+    rng = np.random.default_rng(0)
+    noisy = rows["stimulus_id"].isin(OOD)
+    rows.loc[noisy, "responses"] = rows.loc[noisy, "responses"].map(
+        lambda rates: (rates + 3 * rng.standard_normal(len(rates))).astype(np.float32)
+    )
     _write_responses(folder, rows)
     return folder
 
@@ -49,13 +57,17 @@ def _write_responses(folder: Path, rows: pd.DataFrame) -> None:
 
 @pytest.fixture(scope="module")
 def run(model_path: Path, split_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> nrp.Run:
-    out = tmp_path_factory.mktemp("run") / "run"
-    return nrp.score(model_path, split_folder, out=out, search="quick", device="cpu")
+    """Ridge alone is in the mixture, so that predictions differ between images."""
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "ridge.yaml").write_text("sizes: [[4, 4]]\nlinear_shares: [1]\nkernel_ridge: false\n")
+    return nrp.score(
+        model_path, split_folder, out=folder / "run", search=str(folder / "ridge.yaml")
+    )
 
 
 def test_the_split_of_the_recordings_is_the_default(run: nrp.Run) -> None:
     protocol = run.result.protocol
-    assert protocol.name == "split"
+    assert (protocol.name, protocol.stratified_on) == ("split", None)
     assert protocol.split is not None
     assert (protocol.split.name, protocol.split.n_train) == ("default", 24)
     assert (protocol.split.n_test, protocol.split.n_ood) == (8, 6)
@@ -114,10 +126,11 @@ def test_reliability_and_floor_are_those_of_the_test_images(
     )
     expected = 1 - noise.mean(axis=0) / test.averages.var(axis=0, ddof=1)
     region = run.result.regions["V4"]
-    assert region.reliability == pytest.approx(np.nanmedian(expected), abs=0.03)
+    assert region.reliability == pytest.approx(np.nanmedian(expected), abs=0.01)
     assert region.noise_floor_share == 1.0
     assert region.brainscore is not None
     assert region.brainscore.n_splits == 1
+    assert region.brainscore.ceiling == pytest.approx(np.nanmedian(expected), abs=0.02)
 
 
 def test_the_predictor_gives_the_predictions_of_the_test_images(
@@ -129,6 +142,7 @@ def test_the_predictor_gives_the_predictions_of_the_test_images(
     predictor = nrp.load_predictor(run.folder / "predictor.onnx")
     paths = [split_folder / "stimuli" / names[x] for x in TEST + OOD]
     deviation = np.stack(table["recorded"].to_list()).std(axis=0)
+    assert scored.std(axis=0).max() > 0.1 * deviation.min()
     assert np.abs((predictor.predict(paths) - scored) / deviation).max() < 1e-3
 
 
