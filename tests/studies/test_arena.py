@@ -20,7 +20,8 @@ from nrp_onnx.errors import ModelError, OptionError
 from nrp_onnx.recordings import import_arrays, load_recordings
 from nrp_onnx.scoring.options import ScoreOptions
 from nrp_onnx.scoring.run import open_finished_run
-from nrp_onnx.studies.arena import pairs_of_predictors, site_groups, study_arena
+from nrp_onnx.studies.arena import study_arena
+from nrp_onnx.studies.arena_errors import pairs_of_predictors, site_groups
 from nrp_onnx.studies.arena_pooling import Pooling, Session, holm, pooled_difference
 from nrp_onnx.studies.arena_words import answer, caveats, named, verdict
 from tests.command_line import assert_user_error, nrp_onnx
