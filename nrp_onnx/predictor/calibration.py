@@ -12,10 +12,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nrp_onnx.threads import map_on_cores
+
 #: Sites with fewer held-out rates than this are not calibrated.
 FEWEST = 20
 #: Steps of the reweighted least squares, and the least deviation that is divided by, in z.
 _STEPS, _SMALLEST = 60, 1e-4
+#: Rates whose lines are found at a time: more leave the cache, fewer make threads wait.
+_ELEMENTS = 2**17
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,23 +81,48 @@ def fit_lines(held_out: np.ndarray, recorded: np.ndarray) -> Line:
         recorded: their rates, NaN = missing. Sites with fewer than 20 of both are left alone.
     """
     there = ~(np.isnan(held_out) | np.isnan(recorded))
-    x, y = np.where(there, held_out, 0), np.where(there, recorded, 0)
-    intercept, slope = np.zeros(x.shape[1]), np.ones(x.shape[1])
-    for _ in range(_STEPS):
-        weights = there / np.maximum(np.abs(y - intercept - slope * x), _SMALLEST)
-        total = np.maximum(weights.sum(axis=0), np.finfo(float).tiny)
-        mean_x, mean_y = (weights * x).sum(axis=0) / total, (weights * y).sum(axis=0) / total
-        moved = x - mean_x
-        spread = (weights * moved**2).sum(axis=0)
-        along = (weights * moved * (y - mean_y)).sum(axis=0)
-        # Held-out means differ by rounding and by what is left out; that is no direction.
-        varies = spread > 1e-9 * total * (1 + mean_x**2)
-        slope = np.where(varies, np.maximum(along / np.where(varies, spread, 1), 0), 0)
-        intercept = mean_y - slope * mean_x
+    n, n_sites = recorded.shape
+    n_blocks = -(-n_sites // max(1, _ELEMENTS // max(n, 1)))
+    blocks = np.array_split(np.arange(n_sites), n_blocks) if n_sites else []
+
+    def fit(sites: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return _reweighted(*(x.T[sites] for x in (held_out, recorded, there)))
+
+    fitted = map_on_cores(fit, blocks)
+    intercept = np.concatenate([one for one, _ in fitted] or [np.zeros(0)])
+    slope = np.concatenate([other for _, other in fitted] or [np.ones(0)])
     median = _medians(recorded, there)
     intercept = np.where(slope == 0, median, intercept)
     few = there.sum(axis=0) < FEWEST
     return Line(np.where(few, 0.0, intercept), np.where(few, 1.0, slope))
+
+
+def _reweighted(
+    held_out: np.ndarray, recorded: np.ndarray, there: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Intercepts and slopes of some sites; the arguments are (n_sites, n)."""
+    x, y = np.where(there, held_out, 0.0), np.where(there, recorded, 0.0)
+    known = there.astype(float)
+    intercept, slope = np.zeros(len(x)), np.ones(len(x))
+    weights, moved = np.empty_like(x), np.empty_like(x)
+    for _ in range(_STEPS):
+        np.multiply(x, slope[:, None], out=weights)
+        weights += intercept[:, None]
+        weights -= y
+        np.abs(weights, out=weights)
+        np.maximum(weights, _SMALLEST, out=weights)
+        np.divide(known, weights, out=weights)
+        total = np.maximum(weights.sum(axis=1), np.finfo(float).tiny)
+        mean_x, mean_y = (np.einsum("ij,ij->i", weights, z) / total for z in (x, y))
+        np.subtract(x, mean_x[:, None], out=moved)
+        weights *= moved
+        spread = np.einsum("ij,ij->i", weights, moved)
+        along = np.einsum("ij,ij->i", weights, y) - mean_y * weights.sum(axis=1)
+        # Held-out means differ by rounding and by what is left out; that is no direction.
+        varies = spread > 1e-9 * total * (1 + mean_x**2)
+        slope = np.where(varies, np.maximum(along / np.where(varies, spread, 1), 0), 0)
+        intercept = mean_y - slope * mean_x
+    return intercept, slope
 
 
 def _medians(recorded: np.ndarray, there: np.ndarray) -> np.ndarray:

@@ -236,9 +236,11 @@ def fit_sampled_basis(
         few = max(_FEWEST, _SAMPLE_BYTES // (8 * n_features))
         mean, directions = _sampled_directions(layer, sample[:: -(-len(sample) // few)], most)
     coordinates = np.zeros((n, max(directions.shape[1], 1)), np.float32)
-    turn = directions.astype(np.float64)
+    # All directions are an exact rotation, which float32 would blur; the leading ones are not.
+    dtype = np.float64 if n_features <= most else np.float32
+    turn = directions.astype(dtype)
     for places, rows in layer.blocks() if directions.size else ():
-        coordinates[places] = (rows - mean) @ turn
+        coordinates[places] = (rows - mean).astype(dtype, copy=False) @ turn
     lengths = np.square(coordinates[train], dtype=np.float64).mean() if directions.size else 1.0
     scale = float(1 / np.sqrt(lengths)) if lengths > 0 else 1.0
     coordinates *= np.float32(scale)

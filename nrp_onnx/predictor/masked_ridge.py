@@ -23,7 +23,6 @@ from nrp_onnx.predictor.masks import (
     views_at_a_time,
 )
 from nrp_onnx.predictor.nystroem import KernelFeatures
-from nrp_onnx.predictor.primal_ridge import Features
 from nrp_onnx.predictor.ridge import Responses, Ridge, choose_alphas, fit_ridge, response_patterns
 from nrp_onnx.threads import map_on_cores
 
@@ -38,6 +37,7 @@ _BYTES = 60
 _LANDMARK_BYTES, _IMAGES_A_BLOCK = 2**29, 2048
 
 Kernel = Callable[[np.ndarray], np.ndarray]
+Products = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +95,11 @@ class MaskedRidge:
 
 
 def choose_views(
-    bases: Sequence[ChannelBasis], y: np.ndarray, train: np.ndarray, n_variants: int = 1
+    bases: Sequence[ChannelBasis],
+    y: np.ndarray,
+    train: np.ndarray,
+    n_variants: int = 1,
+    most: int = len(MASKS),
 ) -> list[View]:
     """The view of each site: that of the least leave-one-out error of a ridge.
 
@@ -108,11 +112,12 @@ def choose_views(
         y: float64 (n_train, n_variants * n_sites), NaN = missing; variants of the same responses
             (recorded, their square roots) choose together.
         train: places of the training images; of more than 640 (400 for the layers) a sample chooses.
+        most: no more masks than these; those are left out whose sites lose least by another one.
     """
     weightings = layer_weightings(len(bases))
     choose = _Choice(bases, y, train, n_variants)
     first = [View(mask, weightings[0]) for mask in range(len(MASKS))]
-    masks = choose.errors(first, _CHOOSING_MASKS).argmin(axis=0)
+    masks = _least_errors(choose.errors(first, _CHOOSING_MASKS), most)
     used = np.unique(masks)
     every = [View(int(mask), layers) for mask in used for layers in weightings]
     errors = choose.errors(every, _CHOOSING_LAYERS).reshape(len(used), len(weightings), -1)
@@ -121,6 +126,22 @@ def choose_views(
         for mask, of_mask in zip(used, errors, strict=True)
     }
     return [View(int(mask), layers[int(mask)]) for mask in masks]
+
+
+def _least_errors(errors: np.ndarray, most: int) -> np.ndarray:
+    """Of each site the mask of least error, where there may be so many masks in all: (n_sites,).
+
+    Args:
+        errors: (n_masks, n_sites).
+    """
+    kept = np.unique(errors.argmin(axis=0))
+    while len(kept) > most:
+        best, next_best = np.partition(errors[kept], 1, axis=0)[:2]
+        chosen = errors[kept].argmin(axis=0)
+        lost = np.bincount(chosen, next_best - best, len(kept))
+        kept = np.delete(kept, lost.argmin())
+    found: np.ndarray = kept[errors[kept].argmin(axis=0)]
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,36 +246,40 @@ def fit_masked_by_landmarks(
     patterns = list(response_patterns(~np.isnan(y)))
     used = list(dict.fromkeys(views))
     view_of_site = np.array([used.index(view) for view in views])
-    n_images = len(bases[0].coordinates)
-    step = max(1, _LANDMARK_BYTES // (4 * n_images * m))
+    step = max(1, _LANDMARK_BYTES // (4 * len(bases[0].coordinates) * m))
     for start in range(0, len(used), step):
         some = used[start : start + step]
         products, own = products_with_landmarks(bases, landmarks, some)
-        for place in range(len(some)):
-            toward = products[place].mean(axis=1, dtype=np.float64)
+
+        def fit_view(place: int, start: int = start, held: Products = (products, own)) -> None:
+            of_view, own_of_view = held[0][place], held[1][place]
+            toward = of_view.mean(axis=1, dtype=np.float64)
             of_landmarks = toward[landmarks]
             middle = of_landmarks.mean()
-            lengths = np.sqrt(np.maximum(own[place] - 2 * toward + middle, 0))
+            lengths = np.sqrt(np.maximum(own_of_view - 2 * toward + middle, 0))
             shift = (toward[:, None], of_landmarks - middle)
+            in_view = [
+                (rows, sites[view_of_site[sites] == start + place]) for rows, sites in patterns
+            ]
             for fit, is_curved in ((linear, False), (curved, True)):
-                kernels = _kernels(products[place], shift, lengths, landmarks, is_curved)
-                of_kernel = KernelFeatures.of(kernels, landmarks)
+                kernels = _kernels(of_view, shift, lengths, landmarks, is_curved)
                 at_landmarks = kernels[landmarks].mean(axis=0, dtype=np.float64)
-                del kernels
-                for rows, of_pattern in patterns:
-                    sites = of_pattern[view_of_site[of_pattern] == start + place]
+                whitening = None
+                for rows, sites in in_view:
                     if not len(sites):
                         continue
-                    features = Features.of(of_kernel.features, train[rows])
-                    ridge = features.ridge(Responses.of(y[np.ix_(rows, sites)], features.spectrum))
-                    moved = features.moved(of_kernel.features[new])
-                    fit.rates[:, sites] = moved @ ridge.weights + ridge.mean
+                    features = KernelFeatures.of(kernels, landmarks, train[rows], whitening)
+                    whitening = features.whitening
+                    recorded = y[np.ix_(rows, sites)]
+                    ridge = features.ridge(Responses.of(recorded, features.spectrum))
+                    fit.rates[:, sites] = features.rates(kernels[new], ridge)
                     fit.held_out[np.ix_(rows, sites)] = ridge.held_out
-                    weights = of_kernel.whitening @ ridge.weights
-                    fit.weights[sites] = weights.T
+                    fit.weights[sites] = ridge.weights.T
                     # The rates at the mean of the kernels of the landmarks.
-                    at_zero = ridge.mean - features.centre @ ridge.weights
-                    fit.mean[sites] = at_zero + at_landmarks @ weights
+                    around = at_landmarks - features.centre
+                    fit.mean[sites] = ridge.mean + around @ ridge.weights
+
+        map_on_cores(fit_view, range(len(some)))
     return linear, curved
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from nrp_onnx.backbone.layers import Grid
 from nrp_onnx.predictor.channels import ChannelBasis
+from nrp_onnx.threads import map_on_cores
 
 
 @dataclass(frozen=True)
@@ -110,17 +111,24 @@ def products_with_landmarks(
         Float32 (len(views), n, m), and the products of each image with itself, float64 (len(views), n).
     """
     n = len(bases[0].coordinates)
-    products = np.zeros((len(views), n, len(landmarks)), np.float32)
-    own = np.zeros((len(views), n))
-    for place, basis in enumerate(bases):
-        factors = squared_weights(basis, place, views)
-        single = factors.astype(np.float32)
-        known = np.ascontiguousarray(basis.coordinates[landmarks].transpose(1, 2, 0))
-        for start in range(0, n, _ROWS):
-            rows = slice(start, start + _ROWS)
-            seen = basis.coordinates[rows].swapaxes(0, 1)
-            products[:, rows] += np.tensordot(single, seen @ known, axes=1)
-            own[:, rows] += factors @ np.square(seen, dtype=np.float64).sum(axis=2)
+    products = np.empty((len(views), n, len(landmarks)), np.float32)
+    own = np.empty((len(views), n))
+    factors = [squared_weights(basis, place, views) for place, basis in enumerate(bases)]
+    known = [
+        np.ascontiguousarray(basis.coordinates[landmarks].transpose(1, 2, 0)) for basis in bases
+    ]
+
+    def fill(start: int) -> None:
+        rows = slice(start, start + _ROWS)
+        found, lengths = np.float32(0), 0.0
+        for basis, of_positions, of_landmarks in zip(bases, factors, known, strict=True):
+            seen = np.ascontiguousarray(basis.coordinates[rows].swapaxes(0, 1))
+            apart = seen @ of_landmarks
+            found = found + np.tensordot(of_positions.astype(np.float32), apart, axes=1)
+            lengths = lengths + of_positions @ np.square(seen, dtype=np.float64).sum(axis=2)
+        products[:, rows], own[:, rows] = found, lengths
+
+    map_on_cores(fill, range(0, n, _ROWS))
     return products, own
 
 

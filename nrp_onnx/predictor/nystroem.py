@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from nrp_onnx.predictor.baselines import arc_cosine_of
-from nrp_onnx.predictor.image_products import eigenvectors
+from nrp_onnx.predictor.image_products import Spectrum, eigenvectors
+from nrp_onnx.predictor.primal_ridge import PrimalRidge, sums_of_features
+from nrp_onnx.predictor.ridge import Responses, solve_ridge
 
 #: Images whose kernels are computed at a time.
 _IMAGES_A_BLOCK = 2048
@@ -28,31 +30,63 @@ def draw_landmarks(train: np.ndarray, n: int) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class KernelFeatures:
-    """Features of all images, and how they come from kernels with the landmarks.
+    """The singular value decomposition U S V^T of the centred kernel features of the training images.
+
+    With C the kernels of the training images with the landmarks around their mean, the features are C W.
+    They are not formed: their products are W^T (C^T C) W, and U is C W V / S.
 
     Attributes:
-        features: float32 (n_images, r).
-        whitening: K_mm^(-1/2) on its range, float64 (m, r).
+        whitening: W = K_mm^(-1/2) on its range, float64 (m, r).
+        centre: mean of the kernels of the training images, float64 (m,).
+        turn: W V, float64 (m, r).
+        spectrum: U, float32 (n_train, r), and S^2.
     """
 
-    features: np.ndarray
     whitening: np.ndarray
+    centre: np.ndarray
+    turn: np.ndarray
+    spectrum: Spectrum
 
     @classmethod
-    def of(cls, kernels: np.ndarray, landmarks: np.ndarray) -> "KernelFeatures":
-        """From kernels with the landmarks.
+    def of(
+        cls,
+        kernels: np.ndarray,
+        landmarks: np.ndarray,
+        train: np.ndarray,
+        whitening: np.ndarray | None = None,
+    ) -> "KernelFeatures":
+        """Decompose the features of the training images.
 
         Args:
             kernels: float32 (n_images, m).
             landmarks: places of the m landmarks among the images.
+            train: places of the training images.
+            whitening: of the same landmarks, where it is known.
         """
-        values, vectors = eigenvectors(kernels[landmarks].astype(np.float64))
-        whitening = vectors / np.sqrt(values)
-        features = np.empty((len(kernels), len(values)), np.float32)
-        for start in range(0, len(kernels), _IMAGES_A_BLOCK):
+        if whitening is None:
+            values, vectors = eigenvectors(kernels[landmarks].astype(np.float64))
+            whitening = vectors / np.sqrt(values)
+        centre, products = sums_of_features(kernels, train)
+        squares, right = eigenvectors(whitening.T @ products @ whitening)
+        turn = whitening @ right
+        to_left = turn / np.sqrt(squares)
+        left = np.empty((len(train), len(squares)), np.float32)
+        for start in range(0, len(train), _IMAGES_A_BLOCK):
             rows = slice(start, start + _IMAGES_A_BLOCK)
-            features[rows] = kernels[rows].astype(np.float64) @ whitening
-        return cls(features, whitening)
+            # In float64: what is left of nearly equal kernels, divided by small singular values.
+            left[rows] = (kernels[train[rows]] - centre) @ to_left
+        return cls(whitening, centre, turn, Spectrum(left, squares))
+
+    def ridge(self, responses: Responses) -> PrimalRidge:
+        """Fit ridge regression; its weights are of the kernels with the landmarks, (m, n_sites)."""
+        solved = solve_ridge(self.spectrum, responses)
+        weights = self.turn @ (np.sqrt(self.spectrum.squares)[:, None] * solved.turned)
+        return PrimalRidge(weights, responses.mean, solved.held_out)
+
+    def rates(self, kernels: np.ndarray, ridge: PrimalRidge) -> np.ndarray:
+        """Rates of images from their kernels with the landmarks, float64 (n_images, n_sites)."""
+        found: np.ndarray = (kernels - self.centre) @ ridge.weights + ridge.mean
+        return found
 
 
 def arc_cosine_kernels(features: np.ndarray, landmarks: np.ndarray) -> np.ndarray:

@@ -119,20 +119,21 @@ class KernelOnFeatures:
     def __init__(
         self, joined: JoinedFeatures, train: np.ndarray, new: np.ndarray, landmarks: np.ndarray
     ) -> None:
-        kernels = arc_cosine_kernels(joined.features, landmarks)
-        self._features = KernelFeatures.of(kernels, landmarks).features
-        self._train, self._new = train, new
-        self._of_all = Features.of(self._features, train)
+        self._kernels = arc_cosine_kernels(joined.features, landmarks)
+        self._train, self._new, self._landmarks = train, new, landmarks
+        self._of_all = KernelFeatures.of(self._kernels, landmarks, train)
 
     def fit(self, y: np.ndarray) -> tuple[Predictions, Predictions]:
         """Rates of the new images, and held-out ones of the training images, of some sites."""
 
         def fit(rows: np.ndarray, sites: np.ndarray) -> tuple[Predictions, Predictions]:
-            complete = len(rows) == len(self._train)
-            of = self._of_all if complete else Features.of(self._features, self._train[rows])
+            of = self._of_all
+            if len(rows) < len(self._train):
+                some = self._train[rows]
+                of = KernelFeatures.of(self._kernels, self._landmarks, some, of.whitening)
             ridge = of.ridge(Responses.of(y[np.ix_(rows, sites)], of.spectrum))
-            moved = of.moved(self._features[self._new])
-            return {"kernel": moved @ ridge.weights + ridge.mean}, {"kernel": ridge.held_out}
+            rates = of.rates(self._kernels[self._new], ridge)
+            return {"kernel": rates}, {"kernel": ridge.held_out}
 
         return _by_pattern(fit, y, len(self._new), ("kernel",), ("kernel",))
 

@@ -342,7 +342,8 @@ def _with_masked(
     fold, y = prepared.fold, prepared.variants()
     train, new, n_sites = fold.train, fold.new, prepared.targets.shape[1]
     n_variants = y.shape[1] // n_sites
-    views = choose_views(seen, y, train, n_variants)
+    most = len(MASKS) if plan.primal is None else plan.primal.views
+    views = choose_views(seen, y, train, n_variants, most)
     if plan.primal is None:
         known = train
         linear, curved = fit_masked(seen, views * n_variants, y, train, new, arc_cosine)

@@ -128,7 +128,9 @@ def factorised_rates(
     Args:
         inputs: a tensor (C, batch, P, channels) for each layer.
     """
-    rates = parameters["out.bias"]
+    # Sites come before images until the end: the gradients of all products then lie in memory as the
+    # next product reads them, which halves the time of a step.
+    rates = parameters["out.bias"].transpose(1, 2)
     weights = parameters["out.weight"].split(shape.l1, dim=-1)
     dropped = None if dropout is None else dropout.l1.split(shape.l1, dim=-1)
     for place, x in enumerate(inputs):
@@ -141,13 +143,13 @@ def factorised_rates(
             apart = units.view(n_heads, n_images, n_positions, -1)
             units = apart * dropped[place][:, :, None]
         masks = masks_of(shape, parameters, place)
-        of_sites = torch.einsum("cskp,cskh->cphs", masks, weights[place])
+        of_sites = masks.transpose(2, 3) @ weights[place].contiguous()
         rates = torch.baddbmm(
-            rates.expand(n_heads, n_images, -1),
-            units.reshape(n_heads, n_images, -1),
-            of_sites.reshape(n_heads, n_positions * shape.l1, -1),
+            rates.expand(n_heads, -1, n_images),
+            of_sites.reshape(n_heads, -1, n_positions * shape.l1),
+            units.reshape(n_heads, n_images, -1).transpose(1, 2),
         )
-    return rates
+    return rates.transpose(1, 2)
 
 
 class SpatialHeads(StackedHeads):
