@@ -5,12 +5,14 @@ folded into these weights on export.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import scipy.linalg
 
 from nrp_onnx.activations.layer_file import LayerActivations
 from nrp_onnx.backbone.layers import Grid
+from nrp_onnx.predictor.rows_on_disk import RowsOnDisk, rows_of_images
 
 #: Positions of training images that the components are found from, at most; and their seed.
 _SAMPLED, _SEED = 8192, 0
@@ -43,20 +45,27 @@ class ChannelBasis:
         lengths: mean square length of the training images at each position, float64 (P,).
     """
 
-    coordinates: np.ndarray
+    coordinates: "np.ndarray | RowsOnDisk"
     mean: np.ndarray
     directions: np.ndarray
     grid: Grid
     lengths: np.ndarray
 
 
-def fit_channels(layer: SeenLayer, train: np.ndarray, most: int, most_without: int) -> ChannelBasis:
+def fit_channels(
+    layer: SeenLayer,
+    train: np.ndarray,
+    most: int,
+    most_without: int,
+    folder: Path | None = None,
+) -> ChannelBasis:
     """Find the components on training images; the layer is read once.
 
     Args:
         train: places of the training images.
         most: components of a layer with a grid, at most.
         most_without: components of one without.
+        folder: where the coordinates lie; None: in memory.
     """
     n, n_features = layer.activations.shape
     grid = layer.grid or Grid(1, 1, n_features, True)
@@ -72,7 +81,7 @@ def fit_channels(layer: SeenLayer, train: np.ndarray, most: int, most_without: i
     largest = np.float32(np.abs(sample).max()) or np.float32(1)
     variances, directions = _components(sample / largest, most)
     scaled = directions * variances ** ((_POWER - 1) / 2)
-    coordinates = np.empty((n, grid.n_positions, scaled.shape[1]), np.float32)
+    coordinates = rows_of_images((n, grid.n_positions, scaled.shape[1]), folder)
     mean = np.zeros(n_features)
     is_train = np.zeros(n, bool)
     is_train[train] = True
@@ -83,11 +92,15 @@ def fit_channels(layer: SeenLayer, train: np.ndarray, most: int, most_without: i
     # A few images at a time: those of a layer may be a gigabyte.
     blocks = [train[start : start + _BLOCK] for start in range(0, len(train), _BLOCK)]
     sums = sum(coordinates[some].sum(axis=0, dtype=np.float64) for some in blocks)
-    coordinates -= (sums / len(train)).astype(np.float32)
-    squares = (np.square(coordinates[x], dtype=np.float64).sum(axis=2).sum(axis=0) for x in blocks)
-    lengths = np.sum(list(squares), axis=0) / len(train)
+    middle = (sums / len(train)).astype(np.float32)
+    lengths = np.zeros(grid.n_positions)
+    for some in blocks:
+        lengths += np.square(coordinates[some] - middle, dtype=np.float64).sum(axis=2).sum(axis=0)
+    lengths /= len(train)
     size = float(np.sqrt(lengths.mean() / scaled.shape[1])) or 1.0
-    coordinates /= np.float32(size)
+    for start in range(0, n, _BLOCK):
+        block = slice(start, start + _BLOCK)
+        coordinates[block] = (coordinates[block] - middle) / np.float32(size)
     directions = scaled / size / float(largest)
     return ChannelBasis(coordinates, mean, directions, grid, lengths / size**2)
 

@@ -6,6 +6,7 @@ trained on U S, and V is folded back into their weights on export.
 """
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from scipy.linalg import qr
@@ -18,6 +19,7 @@ from nrp_onnx.predictor.image_products import (
     eigenvectors,
     over_rounding,
 )
+from nrp_onnx.predictor.rows_on_disk import RowsOnDisk, rows_of_images
 
 #: Random vectors beyond the number of directions asked for, and products with the matrix. For 128 and
 #: 256 of 2,560 directions they take 0.3 and 0.5 s, all directions 3.0 s; ARPACK took 12 s, LOBPCG 11 s.
@@ -97,7 +99,7 @@ class Basis:
         scale: what coordinates along directions of unit length were multiplied by.
     """
 
-    coordinates: np.ndarray
+    coordinates: "np.ndarray | RowsOnDisk"
     train: np.ndarray
     weights: np.ndarray | None
     directions: np.ndarray | None
@@ -107,13 +109,13 @@ class Basis:
     @property
     def n_directions(self) -> int:
         """In how many directions the training images differ; 0 if they are all the same."""
-        return self.coordinates.shape[1] if self.coordinates.any() else 0
+        return self.coordinates.shape[1] if self.coordinates[self.train].any() else 0
 
     def leading(self, n: int | None) -> "Basis":
         """The first n directions alone, scaled so that their mean square is 1; None: all."""
         if n is None or n >= self.coordinates.shape[1] or self.directions is None:
             return self
-        kept = self.coordinates[:, :n]
+        kept = np.asarray(self.coordinates)[:, :n]
         size = float(np.sqrt(np.square(kept[self.train], dtype=np.float64).mean())) or 1.0
         return replace(
             self,
@@ -216,7 +218,11 @@ def fit_basis(
 
 
 def fit_sampled_basis(
-    layer: LayerActivations, train: np.ndarray, sample: np.ndarray, most: int
+    layer: LayerActivations,
+    train: np.ndarray,
+    sample: np.ndarray,
+    most: int,
+    folder: Path | None = None,
 ) -> Basis:
     """The leading directions of many images, from some of them; the layer is read by blocks of images.
 
@@ -228,6 +234,7 @@ def fit_sampled_basis(
         sample: those that the directions of a larger layer are found from; fewer where they would not
             fit into 512 MiB.
         most: no more directions than these.
+        folder: where the coordinates lie; None: in memory.
     """
     n, n_features = layer.shape
     if n_features <= most:
@@ -235,7 +242,7 @@ def fit_sampled_basis(
     else:
         few = max(_FEWEST, _SAMPLE_BYTES // (8 * n_features))
         mean, directions = _sampled_directions(layer, sample[:: -(-len(sample) // few)], most)
-    coordinates = np.zeros((n, max(directions.shape[1], 1)), np.float32)
+    coordinates = rows_of_images((n, max(directions.shape[1], 1)), folder)
     # All directions are an exact rotation, which float32 would blur; the leading ones are not.
     dtype = np.float64 if n_features <= most else np.float32
     turn = directions.astype(dtype)
@@ -243,7 +250,7 @@ def fit_sampled_basis(
         coordinates[places] = (rows - mean).astype(dtype, copy=False) @ turn
     lengths = np.square(coordinates[train], dtype=np.float64).mean() if directions.size else 1.0
     scale = float(1 / np.sqrt(lengths)) if lengths > 0 else 1.0
-    coordinates *= np.float32(scale)
+    coordinates[:] = coordinates[:] * np.float32(scale)
     if not directions.size:  # the layer says the same of every image
         directions = np.zeros((n_features, 1), np.float32)
     return Basis(coordinates, train, None, directions * np.float32(scale), mean, scale)

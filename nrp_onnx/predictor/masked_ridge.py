@@ -33,7 +33,7 @@ _CHOOSING_MASKS, _CHOOSING_LAYERS = 640, 400
 _SEED = 0
 #: Bytes that the fits through one mask need, for the square of the number of images.
 _BYTES = 60
-#: Bytes of the products with landmarks that are held at a time; and images of a block of them.
+#: Bytes of the products with landmarks, and of two such arrays that fits make, that are held at a time; and images of a block of them.
 _LANDMARK_BYTES, _IMAGES_A_BLOCK = 2**29, 2048
 
 Kernel = Callable[[np.ndarray], np.ndarray]
@@ -246,23 +246,30 @@ def fit_masked_by_landmarks(
     patterns = list(response_patterns(~np.isnan(y)))
     used = list(dict.fromkeys(views))
     view_of_site = np.array([used.index(view) for view in views])
-    step = max(1, _LANDMARK_BYTES // (4 * len(bases[0].coordinates) * m))
+    step = max(1, _LANDMARK_BYTES // (4 * len(bases[0].coordinates) * m) - 2)
     for start in range(0, len(used), step):
         some = used[start : start + step]
         products, own = products_with_landmarks(bases, landmarks, some)
 
         def fit_view(place: int, start: int = start, held: Products = (products, own)) -> None:
-            of_view, own_of_view = held[0][place], held[1][place]
-            toward = of_view.mean(axis=1, dtype=np.float64)
+            kernels, own_of_view = held[0][place], held[1][place]
+            toward = kernels.mean(axis=1, dtype=np.float64)
             of_landmarks = toward[landmarks]
             middle = of_landmarks.mean()
             lengths = np.sqrt(np.maximum(own_of_view - 2 * toward + middle, 0))
-            shift = (toward[:, None], of_landmarks - middle)
             in_view = [
                 (rows, sites[view_of_site[sites] == start + place]) for rows, sites in patterns
             ]
-            for fit, is_curved in ((linear, False), (curved, True)):
-                kernels = _kernels(of_view, shift, lengths, landmarks, is_curved)
+            # The products become the linear kernels, and these the arc-cosine ones.
+            _in_blocks(kernels, lambda x, rows: x - toward[rows, None] - (of_landmarks - middle))
+            for fit in (linear, curved):
+                if fit is curved:
+                    _in_blocks(
+                        kernels,
+                        lambda x, rows: arc_cosine_of(
+                            x, np.outer(lengths[rows], lengths[landmarks])
+                        ),
+                    )
                 at_landmarks = kernels[landmarks].mean(axis=0, dtype=np.float64)
                 whitening = None
                 for rows, sites in in_view:
@@ -280,32 +287,15 @@ def fit_masked_by_landmarks(
                     fit.mean[sites] = ridge.mean + around @ ridge.weights
 
         map_on_cores(fit_view, range(len(some)))
+        del products, own, fit_view  # before the next are made
     return linear, curved
 
 
-def _kernels(
-    products: np.ndarray,
-    shift: tuple[np.ndarray, np.ndarray],
-    lengths: np.ndarray,
-    landmarks: np.ndarray,
-    is_curved: bool,
-) -> np.ndarray:
-    """Kernels of all images with the landmarks, around the mean of the landmarks: float32 (n, m).
-
-    Args:
-        products: float32 (n, m), inner products.
-        shift: what is taken from the rows, (n, 1), and from the columns, (m,).
-        lengths: of the images around the mean, (n,).
-        is_curved: whether the kernel is the arc-cosine one.
-    """
-    kernels = np.empty(products.shape, np.float32)
-    for start in range(0, len(products), _IMAGES_A_BLOCK):
+def _in_blocks(kernels: np.ndarray, turn: Callable[[np.ndarray, slice], np.ndarray]) -> None:
+    """Replace the rows of float32 kernels, a block at a time: what is computed may be float64."""
+    for start in range(0, len(kernels), _IMAGES_A_BLOCK):
         rows = slice(start, start + _IMAGES_A_BLOCK)
-        around = products[rows] - shift[0][rows] - shift[1]
-        if is_curved:
-            around = arc_cosine_of(around, np.outer(lengths[rows], lengths[landmarks]))
-        kernels[rows] = around
-    return kernels
+        kernels[rows] = turn(kernels[rows], rows)
 
 
 def _fit(around: np.ndarray, y: np.ndarray) -> tuple[Ridge, np.ndarray]:

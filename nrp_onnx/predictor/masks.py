@@ -120,7 +120,8 @@ def products_with_landmarks(
 
     def fill(start: int) -> None:
         rows = slice(start, start + _ROWS)
-        found, lengths = np.float32(0), 0.0
+        found: np.ndarray | float = 0.0
+        lengths: np.ndarray | float = 0.0
         for basis, of_positions, of_landmarks in zip(bases, factors, known, strict=True):
             seen = np.ascontiguousarray(basis.coordinates[rows].swapaxes(0, 1))
             apart = seen @ of_landmarks

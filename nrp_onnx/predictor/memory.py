@@ -14,8 +14,12 @@ from nrp_onnx.errors import OptionError
 #: operations, and with fewer images the one of 4,096 features is no faster.
 MOST_IMAGES = 4000
 DEFAULT_BUDGET = 4 * 2**30
-#: Bytes that Python, PyTorch and ONNX Runtime take, and the blocks that all fits work with.
-_BASE = 1200 * 2**20
+#: Bytes that Python, PyTorch and ONNX Runtime take.
+_BASE = 800 * 2**20
+#: Bytes of the products and decompositions that spatial fits hold at a time.
+_SPATIAL = 800 * 2**20
+#: Bytes that responses, held-out rates and what is made of them take, for each image and site.
+_OF_SITES = 64
 #: Directions over all layers, channels of a layer, and landmarks: the most, and the fewest that are
 #: worth fitting.
 _MOST, _FEWEST = (2048, 64, 1024), (256, 16, 256)
@@ -100,9 +104,9 @@ def primal_sizes(
         kernel = 4 * n_images * (total + 3 * min(landmarks, n_images))
         spatial = 0
         if positions:
-            spatial = 4 * n_images * channels * sum(positions) * 5 // 4
-            spatial += 12 * n_images * min(landmarks, n_images) + 2**29
-        of_sites = 8 * n_images * n_sites * 8
+            # Coordinates of the images lie on disk, but for those of landmarks.
+            spatial = _SPATIAL + 8 * min(landmarks, n_images) * channels * sum(positions)
+        of_sites = _OF_SITES * n_images * n_sites
         needed = _BASE + max(linear, kernel, spatial) + of_sites
         if needed <= budget:
             return PrimalSizes(each, channels, landmarks, _VIEWS, needed)

@@ -16,6 +16,7 @@ from nrp_onnx.predictor.calibration import Line, Rates, SquareRoot, fit_lines
 from nrp_onnx.predictor.head import HeadConfig, Job, TrainedHead, Trial
 from nrp_onnx.predictor.kernel_path import KernelPath
 from nrp_onnx.predictor.linear_path import LinearPath, PrimalPath
+from nrp_onnx.predictor.rows_on_disk import RowsOnDisk
 from nrp_onnx.predictor.search import SearchImages, cross_fit, search_head, with_heads
 from nrp_onnx.predictor.search_space import SearchSpace
 from nrp_onnx.predictor.training import train_heads
@@ -60,7 +61,7 @@ class FittedHeads:
     held_out: np.ndarray
     best: Trial
 
-    def rates(self, inputs: Sequence[Tensor], images: np.ndarray) -> np.ndarray:
+    def rates(self, inputs: Sequence[Tensor | RowsOnDisk], images: np.ndarray) -> np.ndarray:
         """Their mean rates, float64 (k, n_sites); see `mean_rates`."""
         return mean_rates(self.heads, [inputs[place] for place in self.layers], images)
 
@@ -70,7 +71,7 @@ _BLOCK = 256
 
 
 def mean_rates(
-    heads: Sequence[nn.Module], inputs: Sequence[Tensor], images: np.ndarray
+    heads: Sequence[nn.Module], inputs: Sequence[Tensor | RowsOnDisk], images: np.ndarray
 ) -> np.ndarray:
     """Rates of heads on the same layers, averaged: float64 (k, n_sites).
 

@@ -44,7 +44,9 @@ class JoinedFeatures:
         for basis, width in zip(bases, widths, strict=True):
             own = basis.coordinates[train].var(axis=0, dtype=np.float64).sum()
             scales.append(float(np.sqrt(own)) or 1.0)
-            np.divide(basis.coordinates, scales[-1], out=features[:, start : start + width])
+            np.divide(
+                np.asarray(basis.coordinates), scales[-1], out=features[:, start : start + width]
+            )
             start += width
         return cls(bases, features, np.array(scales))
 

@@ -11,9 +11,13 @@ from torch import Tensor
 from nrp_onnx.files import sha256_of_json
 from nrp_onnx.predictor.head import Job, TrainedHead, TrainingPlan, Trial
 from nrp_onnx.predictor.readouts.spatial import Grid
+from nrp_onnx.predictor.rows_on_disk import RowsOnDisk
 from nrp_onnx.predictor.search_space import LayerSet, SearchSpace
 from nrp_onnx.predictor.training import TrainingData, stacks_of, train_heads, train_parts
 from nrp_onnx.predictor.trials import TrialRecord
+
+#: Images whose bytes are hashed at a time.
+_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class SearchImages:
         device: where heads train.
     """
 
-    inputs: Sequence[Tensor]
+    inputs: Sequence[Tensor | RowsOnDisk]
     targets: Tensor
     fit: Tensor
     validation: Tensor
@@ -58,9 +62,10 @@ class SearchImages:
         parts = [places for part in self.parts for places in part]
         split = (self.fit, self.validation, *parts, *self.regions)
         for tensor in (*self.inputs, self.targets, *split):
-            array = np.ascontiguousarray(tensor.numpy())
+            array = tensor if isinstance(tensor, RowsOnDisk) else tensor.numpy()
             digest.update(f"{array.dtype}{array.shape}".encode())
-            digest.update(array.data)
+            for start in range(0, len(array), _ROWS):
+                digest.update(np.ascontiguousarray(array[start : start + _ROWS]).data)
         versions = [f"{name} {version(name)}" for name in ("nrp-onnx", "torch")]
         return sha256_of_json([digest.hexdigest(), list(self.grids), *versions])
 

@@ -21,6 +21,7 @@ from nrp_onnx.predictor.head import Job, TrainedHead, TrainingPlan
 from nrp_onnx.predictor.readouts.dense import DenseHeads, HeadShape
 from nrp_onnx.predictor.readouts.spatial import Grid, SpatialHeads, SpatialShape
 from nrp_onnx.predictor.readouts.stacked import Dropout, RandomStreams, StackedHeads
+from nrp_onnx.predictor.rows_on_disk import RowsOnDisk
 
 #: From errors (heads, images, sites) to the loss of each.
 LOSSES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -35,7 +36,7 @@ _HEADS_A_STACK = 4
 #: Successive halving compares heads after these parts of the epochs.
 _ROUNDS = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
 #: Validation images that pass through a stack at once.
-_BLOCK = 512
+_BLOCK = 128
 
 
 @dataclass(frozen=True)
@@ -44,28 +45,25 @@ class TrainingData:
 
     Attributes:
         inputs: of all images, float32 (n_images, features) for each candidate layer; of spatial heads
-            (n_images, P, channels). They are not copied: those of many images are large.
+            (n_images, P, channels). They are not copied: those of many images are large, and may lie on
+            disk.
         fit, validation: places of the images; ``validation`` is empty where nothing validates.
-        fit_targets: float32 (n_fit, n_sites), 0 where there is none.
-        fit_known: float32 (n_fit, n_sites), 1 where there is a target, else 0.
-        validation_targets: float32 (n_validation, n_sites), NaN = missing.
+        targets: of all images, float32 (n_images, n_sites), NaN = missing.
         regions: places of the sites of each region.
         grids: height and width of each candidate layer, for spatial heads.
     """
 
-    inputs: Sequence[Tensor]
+    inputs: Sequence[Tensor | RowsOnDisk]
     fit: Tensor
     validation: Tensor
-    fit_targets: Tensor
-    fit_known: Tensor
-    validation_targets: Tensor
+    targets: Tensor
     regions: Sequence[Tensor]
     grids: Sequence[Grid] = ()
 
     @classmethod
     def of(
         cls,
-        inputs: Sequence[Tensor],
+        inputs: Sequence[Tensor | RowsOnDisk],
         targets: Tensor,
         fit: Tensor,
         validation: Tensor | None,
@@ -76,14 +74,11 @@ class TrainingData:
         """The two sets of images; the arguments are those of `train_heads`."""
         if validation is None:
             validation = fit[:0]
-        recorded = targets[fit]
         return cls(
             [x.to(device) for x in inputs],
             fit.to(device),
             validation.to(device),
-            torch.nan_to_num(recorded).to(device),
-            (~torch.isnan(recorded)).float().to(device),
-            targets[validation].to(device),
+            targets.to(device),
             [sites.to(device) for sites in regions],
             grids,
         )
@@ -91,20 +86,21 @@ class TrainingData:
     @property
     def device(self) -> torch.device:
         """Where they are, and where heads train on them."""
-        return self.fit_targets.device
+        return self.targets.device
 
     @property
     def validates(self) -> bool:
         """Whether there are validation images."""
-        return len(self.validation_targets) > 0
+        return len(self.validation) > 0
 
     def validation_mae(self, rates: Tensor) -> Tensor:
         """Mean over regions of the MAE of each head, (C,), from rates (C, n_validation, sites).
 
         A region without a recorded rate among the validation images is left out.
         """
-        error = (rates - self.validation_targets).abs_()
-        known = ~torch.isnan(self.validation_targets)
+        recorded = self.targets[self.validation]
+        error = (rates - recorded).abs_()
+        known = ~torch.isnan(recorded)
         sums, counts = torch.where(known, error, 0.0).sum(dim=1), known.sum(dim=0)
         maes = [
             sums[:, sites].sum(dim=1) / counts[sites].sum()
@@ -115,7 +111,7 @@ class TrainingData:
 
 
 def train_heads(
-    inputs: Sequence[Tensor],
+    inputs: Sequence[Tensor | RowsOnDisk],
     targets: Tensor,
     fit: Tensor,
     validation: Tensor | None,
@@ -162,7 +158,7 @@ def train_parts(
     Returns:
         A head for each job of the first part, then of the second, and so on.
     """
-    n_images = min(len(data.fit_targets) for data, _ in parts)
+    n_images = min(len(data.fit) for data, _ in parts)
     plan = replace(plan, max_epochs=plan.epochs(n_images), max_steps=None)
     n_jobs = sum(len(jobs) for _, jobs in parts)
     validates = all(data.validates for data, _ in parts)
@@ -308,7 +304,7 @@ class _Stack:
 
     def _initial_heads(self) -> StackedHeads:
         data, jobs = self._data, [member.job for member in self._members]
-        config, n_sites = jobs[0].config, data.fit_targets.shape[1]
+        config, n_sites = jobs[0].config, data.targets.shape[1]
         n_inputs = tuple(data.inputs[place].shape[-1] for place in config.layers)
         rates = [job.config.learning_rate for job in jobs]
         decays = [job.config.weight_decay for job in jobs]
@@ -369,11 +365,11 @@ class _Stack:
     def _descend(self, heads: StackedHeads) -> list[float]:
         """One epoch; the mean loss of each head."""
         data, seeds = self._data, [member.job.seed for member in self._members]
-        n_images, size = len(data.fit_targets), self._plan.batch_size
+        n_images, size = len(data.fit), self._plan.batch_size
         streams = {seed: self._streams[seed] for seed in seeds}
         orders = [stream.minibatches(n_images, size) for stream in streams.values()]
         n_steps = math.ceil(n_images / size)
-        total = torch.zeros(len(seeds), device=data.device)
+        total, n_known = (torch.zeros(len(seeds), device=data.device) for _ in range(2))
         for step, batches in enumerate(zip(*orders, strict=True)):
             batch_of = dict(zip(streams, batches, strict=True))
             images = torch.stack([batch_of[seed] for seed in seeds]).to(data.device)
@@ -384,14 +380,16 @@ class _Stack:
                     drawn = {seed: stream.noise(*x.shape[1:]) for seed, stream in streams.items()}
                     noise = torch.stack([drawn[seed] for seed in seeds])
                     x.add_(noise.to(data.device), alpha=self._noise)
-            known = _take(data.fit_known, images)
+            recorded = _take(data.targets, places)
+            known = (~torch.isnan(recorded)).float()
             rates = heads.forward(inputs, self._dropout(heads, images.shape[1], seeds, streams))
-            error = (rates - _take(data.fit_targets, images)) * known
+            error = (rates - torch.nan_to_num(recorded)) * known
             loss = self._loss(error).sum(dim=(1, 2))
             (loss / known.sum(dim=(1, 2)).clamp(min=1)).sum().backward()
             heads.update(self._part(self._epoch - 1 + step / n_steps))
             total += loss.detach()
-        losses: list[float] = (total / data.fit_known.sum().clamp(min=1)).tolist()
+            n_known += known.sum(dim=(1, 2))
+        losses: list[float] = (total / n_known.clamp(min=1)).tolist()
         return losses
 
     def _dropout(
@@ -428,6 +426,7 @@ class _Stack:
         return maes
 
 
-def _take(of_images: Tensor, images: Tensor) -> Tensor:
+def _take(of_images: Tensor | RowsOnDisk, images: Tensor) -> Tensor:
     """The rows of some images for each head: (C, batch, ...); ``images`` is (C, batch)."""
-    return of_images.index_select(0, images.ravel()).view(*images.shape, *of_images.shape[1:])
+    rows: Tensor = of_images[images.ravel()]
+    return rows.view(*images.shape, *of_images.shape[1:])

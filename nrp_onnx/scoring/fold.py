@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from nrp_onnx.predictor.calibration import Rates, calibrate
 from nrp_onnx.predictor.channels import ChannelBasis
 from nrp_onnx.predictor.directions import Basis
 from nrp_onnx.predictor.nrp_predictor import FittedHeads, NrpPredictor, fit_heads, mix
+from nrp_onnx.predictor.rows_on_disk import RowsOnDisk
 from nrp_onnx.predictor.search import SearchImages
 from nrp_onnx.predictor.search_space import SearchSpace
 from nrp_onnx.predictor.trials import TrialRecord
@@ -125,11 +127,10 @@ def _search_images(plan: FoldPlan, prepared: PreparedFold) -> SearchImages:
     if prepared.root is not None:
         targets = prepared.root.forward(plan.rates)
     if space.masks:
-        seen = [basis.coordinates[..., : space.channels] for basis in prepared.channels]
-        inputs = [torch.from_numpy(np.ascontiguousarray(x)) for x in seen]
+        inputs = [_input_of(basis.coordinates, space.channels) for basis in prepared.channels]
         grids = [(basis.grid.height, basis.grid.width) for basis in prepared.channels]
     else:
-        inputs = [torch.from_numpy(basis.coordinates) for basis in prepared.bases]
+        inputs = [_input_of(basis.coordinates, None) for basis in prepared.bases]
         grids = []
     parts = parts_of(fold, space.parts, plan.seed) if space.parts else []
     return SearchImages(
@@ -142,6 +143,15 @@ def _search_images(plan: FoldPlan, prepared: PreparedFold) -> SearchImages:
         [(torch.from_numpy(fit), torch.from_numpy(left_out)) for fit, left_out in parts],
         plan.device,
     )
+
+
+def _input_of(coordinates: np.ndarray | RowsOnDisk, most: int | None) -> Tensor | RowsOnDisk:
+    """Of all images, the first coordinates of a layer; those on disk stay there."""
+    if isinstance(coordinates, RowsOnDisk):
+        if most is None or coordinates.shape[-1] <= most:
+            return coordinates
+        coordinates = np.asarray(coordinates)
+    return torch.from_numpy(np.ascontiguousarray(coordinates[..., :most]))
 
 
 def _predict(

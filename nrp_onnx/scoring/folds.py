@@ -208,7 +208,18 @@ def fit_folds(
     rates = recordings.averages
     regions, names = tuple(recordings.regions), tuple(recordings.region_names)
     plan = FoldPlan(
-        rates, regions, names, space, normalise, seed, n_seeds, seen, primal, activations, device
+        rates,
+        regions,
+        names,
+        space,
+        normalise,
+        seed,
+        n_seeds,
+        seen,
+        primal,
+        activations,
+        device,
+        None if primal is None else record.path.parent.resolve(),
     )
     engine = engine or LocalEngine()
     heads_a_fold = n_seeds * n_heads(space, len(layer_names))

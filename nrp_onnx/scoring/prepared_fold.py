@@ -6,6 +6,7 @@ Fits are on inner products of the images; where images are many, on features.
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -69,6 +70,7 @@ class FoldPlan:
             the images.
         activations: of the candidate layers, for fits on features.
         device: where heads train.
+        folder: where fits on features keep coordinates of the images; None: in memory.
     """
 
     rates: np.ndarray
@@ -82,6 +84,7 @@ class FoldPlan:
     primal: PrimalSizes | None = None
     activations: Sequence[LayerActivations] = ()
     device: str = "cpu"
+    folder: Path | None = None
 
     @property
     def sites_of_regions(self) -> list[np.ndarray]:
@@ -230,7 +233,9 @@ def _bases(plan: FoldPlan, layers: Sequence[LayerSpan], train: np.ndarray) -> li
     if plan.primal is not None:
         sample = draw_landmarks(train, plan.primal.landmarks)
         most = plan.primal.directions
-        return [fit_sampled_basis(layer, train, sample, most) for layer in plan.activations]
+        return [
+            fit_sampled_basis(layer, train, sample, most, plan.folder) for layer in plan.activations
+        ]
     few = _FEW if plan.space.masks else plan.space.directions
     return map_on_cores(partial(fit_basis, train=train, most=few), layers)
 
@@ -242,7 +247,7 @@ def _channels(plan: FoldPlan, train: np.ndarray) -> list[ChannelBasis]:
     most = space.channels if plan.primal is None else min(space.channels, plan.primal.channels)
     fit = partial(fit_channels, train=train, most=most, most_without=_WITHOUT_PLACE)
     if plan.primal is not None:  # one at a time: each is large
-        return [fit(layer) for layer in plan.seen]
+        return [fit(layer, folder=plan.folder) for layer in plan.seen]
     return map_on_cores(fit, plan.seen)
 
 
@@ -339,8 +344,9 @@ def _with_masked(
     plan: FoldPlan, prepared: PreparedFold, seen: Sequence[ChannelBasis]
 ) -> PreparedFold:
     """The fold with the masked fits; the kernel ridge of the recorded responses is the path."""
-    fold, y = prepared.fold, prepared.variants()
+    fold, collected = prepared.fold, _Collected(plan, prepared)
     train, new, n_sites = fold.train, fold.new, prepared.targets.shape[1]
+    y = _all_variants(prepared, collected.blocks())
     n_variants = y.shape[1] // n_sites
     most = len(MASKS) if plan.primal is None else plan.primal.views
     views = choose_views(seen, y, train, n_variants, most)
@@ -351,20 +357,45 @@ def _with_masked(
         known = draw_landmarks(train, plan.primal.landmarks)
         linear, curved = fit_masked_by_landmarks(seen, views * n_variants, y, train, new, known)
     path = kernel_path(seen, curved.first_sites(n_sites), known)
-    of_linear = prepared.by_variant(linear.rates, linear.held_out)
-    as_recorded, *others = prepared.by_variant(curved.rates, curved.held_out)
+    del y
     # As it is exported; the rates of the fit differ by the rounding of float32.
-    of_path = path.rates([basis.coordinates[new] for basis in seen])
-    beside = Rates(of_path, as_recorded.held_out)
-    predictions = dict(prepared.predictions)
-    recorded = prepared.targets[train]
-    for name, variants in (("masked_ridge", of_linear), ("masked_kernel", [beside, *others])):
-        predictions[name] = variants[0].predicted
-        if plan.space.calibrate:
-            predictions[name + CALIBRATED] = calibrate(variants, recorded)
+    as_exported = path.rates([basis.coordinates[new] for basis in seen])
+    curved.rates[:, :n_sites] = as_exported
+    for sites in collected.blocks():
+        both = np.concatenate([sites + n_sites * variant for variant in range(n_variants)])
+        found = {
+            name: (fit.rates[:, both], fit.held_out[:, both])
+            for name, fit in (("masked_ridge", linear), ("masked_kernel", curved))
+        }
+        collected.take(
+            sites,
+            Baselines(
+                {name: rates for name, (rates, _) in found.items()},
+                {name: left_out for name, (_, left_out) in found.items()},
+                None,
+            ),
+        )
+    with_both = collected.fold()
     return replace(
-        prepared, predictions=predictions, path_rates=beside, path=path, fields=fields_of(views)
+        with_both,
+        predictions=prepared.predictions | with_both.predictions,
+        path=path,
+        fields=fields_of(views),
     )
+
+
+def _all_variants(prepared: PreparedFold, blocks: Sequence[np.ndarray]) -> np.ndarray:
+    """`PreparedFold.variants`, made of blocks of sites; float32 where there are several."""
+    if len(blocks) == 1:
+        return prepared.variants()
+    n_sites = prepared.targets.shape[1]
+    n_variants = 1 if prepared.root is None else 2
+    y = np.empty((len(prepared.fold.train), n_variants * n_sites), np.float32)
+    for sites in blocks:
+        found = prepared.of_sites(sites).variants()
+        for variant, of_variant in enumerate(np.split(found, n_variants, axis=1)):
+            y[:, sites + n_sites * variant] = of_variant
+    return y
 
 
 def fields_of(views: Sequence[View]) -> np.ndarray:

@@ -130,7 +130,13 @@ def test_trials_of_something_else_are_not_taken(
     if change == "targets":
         images = replace(images, targets=images.targets + 1e-3)
     elif change == "inputs":
-        images = replace(images, inputs=[*images.inputs[:2], images.inputs[2] * 1.001])
+        images = replace(
+            images,
+            inputs=[
+                *images.inputs[:2],
+                torch.from_numpy(np.asarray(images.inputs[2]) * np.float32(1.001)),
+            ],
+        )
     elif change == "split":
         images = replace(images, fit=images.fit[1:])
     elif change == "plan":

@@ -58,7 +58,7 @@ def _masked_features(bases: Sequence[ChannelBasis], view: View) -> np.ndarray:
             y, x = np.divmod(np.arange(grid.n_positions), grid.width)
             x, y = (x + 0.5) / grid.width, (y + 0.5) / grid.height
             weights = np.exp(-((x - chosen.x) ** 2 + (y - chosen.y) ** 2) / (2 * chosen.width**2))
-        seen = (basis.coordinates.astype(np.float64) * weights[:, None]).reshape(
+        seen = (np.asarray(basis.coordinates).astype(np.float64) * weights[:, None]).reshape(
             len(basis.coordinates), -1
         )
         parts.append(np.sqrt(counts) * seen / np.sqrt((seen[TRAIN] ** 2).sum(axis=1).mean()))

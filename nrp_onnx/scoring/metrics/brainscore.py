@@ -52,7 +52,7 @@ def coordinates_of_layers(layers: Sequence[LayerSpan], n_images: int) -> np.ndar
 
 def joined_coordinates(bases: Sequence[Basis]) -> np.ndarray:
     """The same in the leading directions of each layer, where images are many."""
-    return np.hstack([basis.coordinates / np.float32(basis.scale) for basis in bases])
+    return np.hstack([np.asarray(basis.coordinates) / np.float32(basis.scale) for basis in bases])
 
 
 def brainscore_of_regions(
