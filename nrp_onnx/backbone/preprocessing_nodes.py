@@ -5,6 +5,7 @@ import onnx_ir as ir
 from onnx_ir.tape import Tape
 
 from nrp_onnx.backbone.preprocessing import LUMINANCE, RESAMPLE, Preprocessing
+from nrp_onnx.backbone.resize_nodes import append_resize
 from nrp_onnx.errors import OptionError
 
 #: Of the screen around an image: Pillow's "gray".
@@ -36,9 +37,8 @@ def append_preprocessing(tape: Tape, images: ir.Value, spec: Preprocessing) -> i
         x = tape.op("Conv", [x, _constant(tape, shares)])
     if spec.visual_degrees_ratio != 1:
         x = _place_on_screen(tape, x, spec.visual_degrees_ratio)
-    x = _resize(tape, x, spec)
-    if spec.crop_size is not None:
-        x = _center_crop(tape, x, spec.crop_size)
+    assert spec.size is not None
+    x = append_resize(tape, x, RESAMPLE[spec.resample], spec.size, spec.crop_size)
     _tell_shape(x, images, spec)
     # ((v * rescale) - mean) / std as one product and one sum: per channel, in the order R, G, B.
     mean, std = np.array(spec.image_mean, np.float64), np.array(spec.image_std, np.float64)
@@ -162,50 +162,3 @@ def _place_on_screen(tape: Tape, x: ir.Value, ratio: float) -> ir.Value:
     after = tape.op("Sub", [margin, before])
     pads = tape.op("Concat", [none, before, none, after], {"axis": 0})
     return tape.op("Pad", [x, pads, _constant(tape, np.array(_GREY, np.float32))])
-
-
-def _resize(tape: Tape, x: ir.Value, spec: Preprocessing) -> ir.Value:
-    mode = RESAMPLE[spec.resample]
-    attributes: dict[str, object] = {"mode": mode, "coordinate_transformation_mode": "half_pixel"}
-    if mode == "nearest":
-        attributes["nearest_mode"] = "floor"
-    else:
-        attributes["antialias"] = 1
-        attributes["exclude_outside"] = 1  # else edges differ from Pillow by up to 20 grey levels
-    if mode == "cubic":
-        attributes["cubic_coeff_a"] = -0.5  # Pillow's bicubic
-    # All four sizes: with ``axes``, ONNX Runtime takes those of two axes for those of four when it
-    # moves a transpose through.
-    batch_and_channels = tape.op("Shape", [x], {"start": 0, "end": 2})
-    sizes = tape.op("Concat", [batch_and_channels, _new_size(tape, x, spec)], {"axis": 0})
-    x = tape.op("Resize", [x, None, None, sizes], attributes)  # type: ignore[arg-type]
-    if mode == "cubic":  # it overshoots, and Pillow's pixels end at 0 and 255
-        x = tape.op(
-            "Clip",
-            [
-                x,
-                _constant(tape, np.array(0, np.float32)),
-                _constant(tape, np.array(255, np.float32)),
-            ],
-        )
-    return x
-
-
-def _new_size(tape: Tape, x: ir.Value, spec: Preprocessing) -> ir.Value:
-    """(height, width) to resize to; the longer side is cut down to whole pixels, as torchvision does."""
-    if not isinstance(spec.size, int):
-        return _constant(tape, np.array(spec.size, np.int64))
-    size = tape.op("Shape", [x], {"start": 2, "end": 4})
-    shorter = tape.op("ReduceMin", [size], {"keepdims": 1})
-    scaled = tape.op("Mul", [size, _constant(tape, np.array([spec.size], np.int64))])
-    return tape.op("Div", [scaled, shorter])
-
-
-def _center_crop(tape: Tape, x: ir.Value, crop: tuple[int, int]) -> ir.Value:
-    """Cut (height, width) from the centre; the image is at least as large."""
-    size = tape.op("Shape", [x], {"start": 2, "end": 4})
-    crop_value = _constant(tape, np.array(crop, np.int64))
-    margin = tape.op("Sub", [size, crop_value])
-    start = tape.op("Div", [margin, _constant(tape, np.array([2, 2], np.int64))])
-    end = tape.op("Add", [start, crop_value])
-    return tape.op("Slice", [x, start, end, _constant(tape, np.array([2, 3], np.int64))])
