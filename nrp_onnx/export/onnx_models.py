@@ -225,7 +225,8 @@ def _kernel_rates(
         of_images = number(f"{place}.squares", factors)
         # Positions first: (P, batch, k) times (P, k, n) is (P, batch, n).
         at_positions = tape.op("Transpose", [x], {"perm": [2, 0, 1]})
-        known = number(f"{place}.images", training.transpose(1, 2, 0))
+        stored = constant(f"kernel.{place}.images", training.transpose(1, 2, 0), np.float16)
+        known = tape.op("Cast", [stored], {"to": ir.DataType.FLOAT})  # once, as a session opens
         product = tape.op("Reshape", [tape.op("MatMul", [at_positions, known]), flat])
         products.append(tape.op("MatMul", [of_images, product]))
         squared = tape.op("Mul", [at_positions, at_positions])

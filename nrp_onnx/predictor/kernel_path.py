@@ -29,7 +29,8 @@ class KernelPath:
         kernel_of_site: int64 (n_sites,), its place among the kernels.
         weights: float64 (n_sites, n).
         constant: float64 (n_sites,).
-        coordinates: of the training images in each layer, float32 (n, P, k).
+        coordinates: of the training images in each layer, float16 (n, P, k): they are nearly all of an
+            exported predictor. All other attributes are of the rounded ones.
         squares: for each layer, what the squared coordinates are multiplied by: float64 (Q, P).
         share: float64 (Q, n), 1 / (number of images) for those that were fitted to, else 0.
         offsets: sum_j share_j K(x_j, x_i), float64 (Q, n).
@@ -74,8 +75,8 @@ def _products(
     images: Sequence[np.ndarray], training: Sequence[np.ndarray], squares: Sequence[np.ndarray]
 ) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
     """A few images, their inner products with the training images, (Q, r, n), and with themselves, (Q, r)."""
-    seen = [np.ascontiguousarray(x.swapaxes(0, 1)) for x in images]
-    known = [np.ascontiguousarray(x.transpose(1, 2, 0)) for x in training]
+    seen = [np.ascontiguousarray(x.swapaxes(0, 1), np.float32) for x in images]
+    known = [np.ascontiguousarray(x.transpose(1, 2, 0), np.float32) for x in training]
     for start in range(0, len(images[0]), _ROWS):
         rows = slice(start, start + _ROWS)
         n_rows = seen[0][:, rows].shape[1]
@@ -104,7 +105,7 @@ def kernel_path(
     views = [view for view, _ in distinct]
     first = [int(np.flatnonzero(kernel_of_site == place)[0]) for place in range(len(distinct))]
     share = fitted.known[:, first].T / fitted.known[:, first].sum(axis=0)[:, None]
-    coordinates = [basis.coordinates[train] for basis in bases]
+    coordinates = [basis.coordinates[train].astype(np.float16) for basis in bases]
     squares = [squared_weights(basis, place, views) for place, basis in enumerate(bases)]
     toward, own = np.empty(share.shape), np.empty(share.shape)
     for rows, products, squared in _products(coordinates, coordinates, squares):

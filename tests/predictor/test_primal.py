@@ -167,7 +167,8 @@ def test_a_kernel_path_of_landmarks_gives_the_rates_of_the_fit(maps: SeenLayer) 
     _, curved = fit_masked_by_landmarks(bases, views, y[TRAIN], TRAIN, NEW, landmarks)
     path = kernel_path(bases, curved, landmarks)
     assert path.weights.shape == (4, 60)
-    np.testing.assert_allclose(path.rates([bases[0].coordinates[NEW]]), curved.rates, atol=1e-4)
+    # Half-precision coordinates of the landmarks.
+    np.testing.assert_allclose(path.rates([bases[0].coordinates[NEW]]), curved.rates, atol=1e-3)
 
 
 def test_sizes_fit_into_the_budget_and_few_images_stay_on_images() -> None:
