@@ -1,0 +1,163 @@
+// The page: an image is chosen or dropped, and the rates of every site are shown.
+
+import { COLOURS, drawRates, inGroups, number } from "./plot.js";
+import { openPredictor, pixelsOf } from "./predictor.js";
+
+const part = (id) => document.getElementById(id);
+const HINT = "Point at a bar, or press the arrow keys, to read a site.";
+
+let predictor;
+let units;
+// Sites in the order of the plot, those of a region together.
+let order;
+let colourOf;
+// Counts images, so that a slow one does not replace a later one.
+let latest = 0;
+let shown;
+
+function state(name, status, error) {
+  document.body.dataset.state = name;
+  part("status").textContent = status;
+  part("error").textContent = error ?? "";
+  part("error").hidden = !error;
+  document.querySelector("main").setAttribute("aria-busy", String(name === "opening" || name === "predicting"));
+}
+
+async function open() {
+  try {
+    predictor = await openPredictor(new URL("./", location.href).href);
+  } catch (error) {
+    state("failed", "", `The predictor does not open: ${error.message}. Put predictor.onnx and predictor.json of a run beside index.html, and load the page again.`);
+    return;
+  }
+  const { sites, regions, simulated } = predictor;
+  units = predictor.units === "unknown" ? "unknown units" : predictor.units;
+  const names = [...new Set(regions)];
+  colourOf = new Map(names.map((name, place) => [name, place % COLOURS]));
+  order = names.flatMap((name) => sites.map((_, site) => site).filter((site) => regions[site] === name));
+  const counted = `${sites.length} ${sites.length === 1 ? "site" : "sites"} in ${names.join(", ")}`;
+  part("facts").textContent = `How ${counted} would respond to an image, in ${units}. Predictor: ${predictor.predictor}. The image stays on this machine.`;
+  part("simulated").hidden = !simulated;
+  part("unit").textContent = `Rate (${units})`;
+  part("file").disabled = false;
+  state("ready", "");
+}
+
+async function show(file) {
+  if (!predictor) return;
+  const turn = ++latest;
+  state("predicting", `Computing the rates for ${file.name} …`);
+  await painted();
+  let pixels;
+  try {
+    pixels = await pixelsOf(file);
+  } catch {
+    if (turn === latest) state("failed", "", `${file.name} does not open as an image. Choose a PNG, JPEG or WebP file.`);
+    return;
+  }
+  try {
+    const rates = await predictor.predict(pixels);
+    if (turn === latest) present(file, pixels, rates);
+  } catch (error) {
+    if (turn === latest) state("failed", "", `The predictor does not run on ${file.name}: ${error.message}`);
+  }
+}
+
+function present(file, pixels, rates) {
+  shown = order.map((site) => {
+    const region = predictor.regions[site];
+    return { site: predictor.sites[site], region, rate: rates[site], colour: colourOf.get(region) };
+  });
+  URL.revokeObjectURL(part("picture").src);
+  part("picture").src = URL.createObjectURL(file);
+  part("picture").alt = file.name;
+  part("name").textContent = file.name;
+  part("size").textContent = `${pixels.width} × ${pixels.height} pixels`;
+  const groups = inGroups(shown).map(({ region, bars }) => {
+    const mean = bars.reduce((sum, bar) => sum + bar.rate, 0) / bars.length;
+    return { region, mean, n: bars.length, colour: bars[0].colour };
+  });
+  part("legend").replaceChildren(...groups.map(legendEntry));
+  part("rows").replaceChildren(...shown.map(row));
+  const means = groups.map(({ region, mean }) => `${region} ${number(mean, 0.01)}`).join(", ");
+  part("plot").setAttribute("aria-label", `Rates of ${shown.length} sites in ${units}. Means: ${means}. Arrow keys read one site after the other.`);
+  part("result").hidden = false;
+  draw();
+  state("shown", "");
+}
+
+function legendEntry({ region, mean, n, colour }) {
+  const entry = document.createElement("li");
+  entry.className = `region-${colour}`;
+  const name = document.createElement("strong");
+  name.textContent = region;
+  entry.append(name, ` mean ${number(mean, 0.01)} ${units}, ${n} ${n === 1 ? "site" : "sites"}`);
+  return entry;
+}
+
+function row({ site, region, rate }) {
+  const line = document.createElement("tr");
+  for (const text of [site, region, number(rate, 0.001)]) {
+    line.append(Object.assign(document.createElement("td"), { textContent: text }));
+  }
+  line.lastChild.className = "number";
+  return line;
+}
+
+let pointOut = () => {};
+let pointed = null;
+
+function draw() {
+  const plot = part("plot");
+  pointOut = drawRates(plot, shown, `Rate (${units})`, Math.max(plot.parentElement.clientWidth, 240));
+  point(null);
+}
+
+function point(place) {
+  pointed = place;
+  pointOut(place);
+  const bar = shown[place];
+  part("site").textContent = bar ? `${bar.site} (${bar.region}): ${number(bar.rate, 0.001)} ${units}` : HINT;
+}
+
+function moved(event) {
+  const last = shown.length - 1;
+  const to = {
+    ArrowRight: pointed === null ? 0 : Math.min(pointed + 1, last),
+    ArrowLeft: pointed === null ? last : Math.max(pointed - 1, 0),
+    Home: 0,
+    End: last,
+    Escape: null,
+  };
+  if (!(event.key in to)) return;
+  event.preventDefault();
+  point(to[event.key]);
+}
+
+// Two frames: the first is asked for, the second comes after it was painted.
+const painted = () => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+
+part("file").addEventListener("change", (event) => {
+  const [file] = event.target.files;
+  if (file) show(file);
+  event.target.value = "";
+});
+addEventListener("dragover", (event) => {
+  event.preventDefault();
+  part("drop").classList.add("over");
+});
+addEventListener("dragleave", (event) => {
+  if (!event.relatedTarget) part("drop").classList.remove("over");
+});
+addEventListener("drop", (event) => {
+  event.preventDefault();
+  part("drop").classList.remove("over");
+  const [file] = event.dataTransfer.files;
+  if (file) show(file);
+});
+part("plot").addEventListener("keydown", moved);
+part("plot").addEventListener("pointermove", (event) => point(part("plot").placeAt(event.clientX)));
+part("plot").addEventListener("pointerleave", () => point(null));
+part("plot").addEventListener("blur", () => point(null));
+new ResizeObserver(() => shown && draw()).observe(part("plot").parentElement);
+open();
