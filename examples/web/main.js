@@ -13,7 +13,11 @@ let order;
 let colourOf;
 // Counts images, so that a slow one does not replace a later one.
 let latest = 0;
+// Of the image that is shown: its bars, the last digit that is written, and the bar that is pointed at.
 let shown;
+let digit;
+let pointed = null;
+let pointOut = () => {};
 
 function state(name, status, error) {
   document.body.dataset.state = name;
@@ -35,10 +39,10 @@ async function open() {
   const names = [...new Set(regions)];
   colourOf = new Map(names.map((name, place) => [name, place % COLOURS]));
   order = names.flatMap((name) => sites.map((_, site) => site).filter((site) => regions[site] === name));
-  const counted = `${sites.length} ${sites.length === 1 ? "site" : "sites"} in ${names.join(", ")}`;
-  part("facts").textContent = `How ${counted} would respond to an image, in ${units}. Predictor: ${predictor.predictor}. The image stays on this machine.`;
+  part("facts").textContent = `How ${counted(sites.length)} in ${names.join(" and ")} would respond to an image. Predictor: ${predictor.predictor}. The image stays on this machine.`;
   part("simulated").hidden = !simulated;
-  part("unit").textContent = `Rate (${units})`;
+  part("caption").textContent = `Rate of each site, in ${units}. Dashed: the mean of a region.`;
+  part("unit").textContent = `Rate, in ${units}`;
   part("file").disabled = false;
   state("ready", "");
 }
@@ -73,51 +77,51 @@ function present(file, pixels, rates) {
   part("picture").alt = file.name;
   part("name").textContent = file.name;
   part("size").textContent = `${pixels.width} × ${pixels.height} pixels`;
-  const groups = inGroups(shown).map(({ region, bars }) => {
-    const mean = bars.reduce((sum, bar) => sum + bar.rate, 0) / bars.length;
-    return { region, mean, n: bars.length, colour: bars[0].colour };
-  });
+  const largest = Math.max(...shown.map((bar) => Math.abs(bar.rate)));
+  // Four digits of the largest rate.
+  digit = largest > 0 ? 10 ** (Math.floor(Math.log10(largest)) - 3) : 1;
+  const groups = inGroups(shown);
   part("legend").replaceChildren(...groups.map(legendEntry));
   part("rows").replaceChildren(...shown.map(row));
-  const means = groups.map(({ region, mean }) => `${region} ${number(mean, 0.01)}`).join(", ");
+  const means = groups.map(({ region, mean }) => `${region} ${number(mean, digit)}`).join(", ");
   part("plot").setAttribute("aria-label", `Rates of ${shown.length} sites in ${units}. Means: ${means}. Arrow keys read one site after the other.`);
   part("result").hidden = false;
+  pointed = null;
   draw();
   state("shown", "");
 }
 
-function legendEntry({ region, mean, n, colour }) {
+const counted = (n) => `${n} ${n === 1 ? "site" : "sites"}`;
+
+function legendEntry({ region, mean, bars }) {
   const entry = document.createElement("li");
-  entry.className = `region-${colour}`;
+  entry.className = `region-${bars[0].colour}`;
   const name = document.createElement("strong");
   name.textContent = region;
-  entry.append(name, ` mean ${number(mean, 0.01)} ${units}, ${n} ${n === 1 ? "site" : "sites"}`);
+  entry.append(name, ` ${counted(bars.length)}, mean ${number(mean, digit)}`);
   return entry;
 }
 
 function row({ site, region, rate }) {
   const line = document.createElement("tr");
-  for (const text of [site, region, number(rate, 0.001)]) {
+  for (const text of [site, region, number(rate, digit)]) {
     line.append(Object.assign(document.createElement("td"), { textContent: text }));
   }
   line.lastChild.className = "number";
   return line;
 }
 
-let pointOut = () => {};
-let pointed = null;
-
 function draw() {
   const plot = part("plot");
-  pointOut = drawRates(plot, shown, `Rate (${units})`, Math.max(plot.parentElement.clientWidth, 240));
-  point(null);
+  pointOut = drawRates(plot, shown, Math.max(plot.parentElement.clientWidth, 240));
+  point(pointed);
 }
 
 function point(place) {
   pointed = place;
   pointOut(place);
   const bar = shown[place];
-  part("site").textContent = bar ? `${bar.site} (${bar.region}): ${number(bar.rate, 0.001)} ${units}` : HINT;
+  part("site").textContent = bar ? `${bar.site} (${bar.region}): ${number(bar.rate, digit)} ${units}` : HINT;
 }
 
 function moved(event) {
