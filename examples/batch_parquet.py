@@ -24,7 +24,7 @@ def main(model: str, images: str, out: str) -> None:
     metadata = session.get_modelmeta().custom_metadata_map
     sites = json.loads(metadata["nrp_onnx.sites"])
     with duckdb.connect() as database:
-        found = database.execute("SELECT id, image FROM read_parquet(?)", [images])
+        found = database.sql("SELECT id, image FROM read_parquet(?)", params=[images])
         reader = found.to_arrow_reader(ROWS)
         schema = pa.schema(
             [reader.schema.field("id"), *(pa.field(site, pa.float32()) for site in sites)],

@@ -33,9 +33,7 @@ class SitesOfPredictor(TransformerMixin, BaseEstimator):
         self.model = model
 
     def fit(self, X: Sequence[str], y: Any = None) -> Self:
-        self.session_ = onnxruntime.InferenceSession(
-            self.model, providers=["CPUExecutionProvider"]
-        )
+        self.session_ = onnxruntime.InferenceSession(self.model, providers=["CPUExecutionProvider"])
         self.metadata_ = self.session_.get_modelmeta().custom_metadata_map
         return self
 

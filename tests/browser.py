@@ -77,9 +77,7 @@ class Page:
     def choose(self, selector: str, file: Path) -> None:
         """Give a file to an input, as its dialogue does."""
         found = self.call("Runtime.evaluate", expression=f"document.querySelector({selector!r})")
-        self.call(
-            "DOM.setFileInputFiles", files=[str(file)], objectId=found["result"]["objectId"]
-        )
+        self.call("DOM.setFileInputFiles", files=[str(file)], objectId=found["result"]["objectId"])
 
     def press(self, key: str) -> None:
         """Press a key where the focus is."""
