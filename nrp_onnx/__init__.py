@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         open_run,
         score,
     )
+    from nrp_onnx.export.card import Card, read_card
     from nrp_onnx.export.predict import Predictor, load_predictor
     from nrp_onnx.recordings.importers.arrays import import_arrays as import_recordings
     from nrp_onnx.recordings.recordings import Recordings
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Activations",
+    "Card",
     "Comparison",
     "DeviceError",
     "EngineError",
@@ -61,6 +63,7 @@ __all__ = [
     "load_predictor",
     "open_recordings",
     "open_run",
+    "read_card",
     "score",
 ]
 
@@ -68,6 +71,7 @@ _API = "nrp_onnx.api"
 #: Where each name lives: its module, and its name there.
 _HOMES = {
     "Activations": (_API, "Activations"),
+    "Card": ("nrp_onnx.export.card", "Card"),
     "Comparison": ("nrp_onnx.scoring.comparison", "Comparison"),
     "ExtractOptions": ("nrp_onnx.scoring.options", "ExtractOptions"),
     "NrpRegressor": ("nrp_onnx.regressor", "NrpRegressor"),
@@ -82,6 +86,7 @@ _HOMES = {
     "load_predictor": ("nrp_onnx.export.predict", "load_predictor"),
     "open_recordings": (_API, "open_recordings"),
     "open_run": (_API, "open_run"),
+    "read_card": ("nrp_onnx.export.card", "read_card"),
     "score": (_API, "score"),
 }
 

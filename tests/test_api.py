@@ -25,10 +25,11 @@ from nrp_onnx import errors, regressor
 from tests.command_line import assert_user_error, nrp_onnx
 
 PUBLIC = [
-    "Activations", "Comparison", "DeviceError", "EngineError", "ExtractOptions", "ModelError",
+    "Activations", "Card", "Comparison", "DeviceError", "EngineError", "ExtractOptions", "ModelError",
     "NrpOnnxError", "NrpRegressor", "OptionError", "OutputError", "Predictor", "Recordings",
     "RecordingsError", "Run", "RunError", "ScoreOptions", "__version__", "compare", "convert",
-    "extract", "import_recordings", "load_predictor", "open_recordings", "open_run", "score",
+    "extract", "import_recordings", "load_predictor", "open_recordings", "open_run", "read_card",
+    "score",
 ]  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from nrp_onnx.cli.extract import doctor_command, extract_command
 from nrp_onnx.cli.recordings import recordings_app
 from nrp_onnx.cli.report import compare_command, report_command
 from nrp_onnx.cli.score import demo_command, layers_command, predict_command, score_command
+from nrp_onnx.cli.show import show_command
 from nrp_onnx.cli.study import study_app
 from nrp_onnx.errors import NrpOnnxError
 
@@ -37,6 +38,7 @@ app = typer.Typer(
 app.command("score")(score_command)
 app.command("layers")(layers_command)
 app.command("predict")(predict_command)
+app.command("show")(show_command)
 app.command("demo")(demo_command)
 app.add_typer(recordings_app, name="recordings")
 app.add_typer(study_app, name="study")

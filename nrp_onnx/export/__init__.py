@@ -5,22 +5,26 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from nrp_onnx.export.card import Card, read_card
     from nrp_onnx.export.exported_fold import check_exported_head, export_fold
     from nrp_onnx.export.folded_head import FoldedHead, fold_head
     from nrp_onnx.export.predict import Predictor, load_predictor
 
 __all__ = [
+    "Card",
     "FoldedHead",
     "Predictor",
     "check_exported_head",
     "export_fold",
     "fold_head",
     "load_predictor",
+    "read_card",
 ]
 
 __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "card": ["Card", "read_card"],
         "exported_fold": ["check_exported_head", "export_fold"],
         "folded_head": ["FoldedHead", "fold_head"],
         "predict": ["Predictor", "load_predictor"],

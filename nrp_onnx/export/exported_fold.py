@@ -1,10 +1,8 @@
 """Writes the head of one fold as head.onnx, predictor.onnx and scorer.onnx."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -14,43 +12,29 @@ from nrp_onnx.backbone.feature_graph import Feature, build_feature_graph
 from nrp_onnx.backbone.model import Backbone
 from nrp_onnx.backbone.preprocessing import Preprocessing
 from nrp_onnx.errors import ModelError
+from nrp_onnx.export.card import Card
 from nrp_onnx.export.folded_head import FoldedHead
 from nrp_onnx.export.onnx_models import (
-    SCORES_KEY,
     head_model,
     predictor_model,
     save_model,
     scorer_model,
 )
-from nrp_onnx.export.predict import REGIONS_KEY, SITES_KEY, UNITS_KEY
+from nrp_onnx.files import write_json
 from nrp_onnx.recordings import Recordings
 
 HEAD, PREDICTOR, SCORER = "head.onnx", "predictor.onnx", "scorer.onnx"
-#: In the metadata: the predictor whose rates they are, and which images it was fitted to.
-PREDICTOR_KEY, TRAINED_ON_KEY = "nrp_onnx.predictor", "nrp_onnx.trained_on"
+#: The card of all three.
+CARD = "predictor.json"
 #: The exported head must give the scored rates to this part of a site's standard deviation.
 _TOLERANCE = 1e-4
 _IMAGES_A_RUN = 16
 
 
-@dataclass(frozen=True)
-class TrainedOn:
-    """Which images a predictor was fitted to, for the metadata.
-
-    Attributes:
-        what: in words, such as ``the training images of fold 0``.
-        n_images: how many they are.
-        not_seen: ids of the stimuli that it did not see.
-    """
-
-    what: str
-    n_images: int
-    not_seen: list[str]
-
-
 def named(file: str, all_images: bool) -> str:
     """The file of the predictor that is fitted to all images, beside that of the first fold."""
-    return file.replace(".onnx", "_all.onnx") if all_images else file
+    path = Path(file)
+    return f"{path.stem}_all{path.suffix}" if all_images else file
 
 
 def export_fold(
@@ -60,39 +44,25 @@ def export_fold(
     preprocessing: Preprocessing,
     features: Sequence[Feature],
     recordings: Recordings,
-    scores: dict[str, Any],
+    card: Card,
     score_scale: np.ndarray,
-    score_units: str,
-    headline: str,
-    trained_on: TrainedOn,
     all_images: bool = False,
 ) -> None:
-    """Write the three models.
+    """Write the three models and their card.
 
     Args:
         features: those that the head uses, in its order.
-        scores: the NRP-error of each region, for the metadata.
+        card: of the predictor; its metadata, and a JSON file beside it.
         score_scale: float array (n_sites,): errors are divided by these to be in units of the score.
-        headline: the predictor.
         all_images: whether it is the one that is fitted to all images.
     """
-    facts = {
-        SITES_KEY: json.dumps(recordings.site_ids),
-        UNITS_KEY: recordings.units,
-        SCORES_KEY: {
-            name: {"nrp_error": error, "recordings": recordings.name}
-            for name, error in scores.items()
-        },
-        REGIONS_KEY: json.dumps(recordings.regions),
-        PREDICTOR_KEY: headline,
-        TRAINED_ON_KEY: json.dumps(asdict(trained_on)),
-        "nrp_onnx.simulated": json.dumps(recordings.simulated),
-    }
+    facts = card.metadata()
+    write_json(folder / named(CARD, all_images), asdict(card))
     save_model(head_model(head, features, facts), folder / named(HEAD, all_images))
     graph = build_feature_graph(backbone, preprocessing, features)
     predictor = predictor_model(head, graph, facts)
     save_model(predictor, folder / named(PREDICTOR, all_images), backbone.path.parent)
-    scorer = scorer_model(predictor, recordings.regions, score_scale, score_units)
+    scorer = scorer_model(predictor, recordings.regions, score_scale, card.score_units)
     save_model(scorer, folder / named(SCORER, all_images), backbone.path.parent)
 
 

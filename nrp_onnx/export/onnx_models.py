@@ -18,7 +18,6 @@ from nrp_onnx.export.folded_head import Dense, FoldedHead, SpatialLayer
 from nrp_onnx.export.predict import RATES
 from nrp_onnx.predictor.kernel_path import KernelPath
 
-SCORES_KEY = "nrp_onnx.scores"
 _DENSE = ("weight", "bias")
 
 

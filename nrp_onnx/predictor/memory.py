@@ -39,6 +39,7 @@ class PrimalSizes:
         views: masks that the sites share, at most. Each takes two decompositions, and passes over all
             images.
         bytes: an estimate of what it all takes at its peak.
+        disk_bytes: of coordinates of the images, which lie in the run's folder while it is fitted.
     """
 
     directions: int
@@ -46,6 +47,7 @@ class PrimalSizes:
     landmarks: int
     views: int
     bytes: int
+    disk_bytes: int
 
 
 def parse_budget(text: str | None) -> int:
@@ -109,7 +111,8 @@ def primal_sizes(
         of_sites = _OF_SITES * n_images * n_sites
         needed = _BASE + max(linear, kernel, spatial) + of_sites
         if needed <= budget:
-            return PrimalSizes(each, channels, landmarks, _VIEWS, needed)
+            on_disk = 4 * n_images * (total + channels * sum(positions))
+            return PrimalSizes(each, channels, landmarks, _VIEWS, needed, on_disk)
         smaller = [
             max(n // 2, few)
             for n, few in zip((directions, channels, landmarks), _FEWEST, strict=True)

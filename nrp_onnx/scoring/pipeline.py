@@ -320,6 +320,7 @@ def _choose_sizes(inputs: Inputs, features: Sequence[Feature]) -> PrimalSizes | 
     inputs.notes.say(
         f"{recordings.n_stimuli:,} images are fitted on features: {sizes.directions:,} leading "
         f"directions a layer{channels}, {sizes.landmarks:,} landmarks for kernels; about "
-        f"{sizes.bytes / 2**30:.1f} GB at the peak (--memory)"
+        f"{sizes.bytes / 2**30:.1f} GB at the peak (--memory), and {sizes.disk_bytes / 2**30:.1f} GB of "
+        "the run's disk meanwhile"
     )
     return sizes

@@ -1,6 +1,7 @@
 """The last steps of a score: exported models, held-out predictions, result.json."""
 
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -8,11 +9,14 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
+from nrp_onnx.backbone.feature_graph import Feature
 from nrp_onnx.decoding import RULES
-from nrp_onnx.export.exported_fold import TrainedOn, check_exported_head, export_fold
+from nrp_onnx.export.card import Card, OfModel, OfRecordings, TrainedOn
+from nrp_onnx.export.exported_fold import check_exported_head, export_fold
 from nrp_onnx.export.folded_head import fold_head, used_layers
 from nrp_onnx.files import sha256_of_json, write_json
 from nrp_onnx.recordings import Recordings
+from nrp_onnx.scoring.folds import Fits
 from nrp_onnx.scoring.regions import (
     Measured,
     interval_words,
@@ -79,6 +83,11 @@ def export(
             used = used_layers(found.predictor, found.bases)
             features = [extracted.features[place] for place in used]
             seen = set(of_fold.train.tolist())
+            trained_on = TrainedOn(
+                words,
+                len(seen),
+                [x for place, x in enumerate(recordings.stimulus_ids) if place not in seen],
+            )
             export_fold(
                 folder,
                 fold_head(
@@ -93,15 +102,8 @@ def export(
                 plan.preprocessing,
                 features,
                 recordings,
-                {name: asdict(region.nrp_error) for name, region in measured.regions.items()},
+                _card(inputs, plan, extracted, fits, measured, features, trained_on),
                 found.scale if plan.normalise == "zscore" else np.ones(recordings.n_sites),
-                _units(plan, recordings),
-                fits.headline,
-                TrainedOn(
-                    words,
-                    len(seen),
-                    [x for place, x in enumerate(recordings.stimulus_ids) if place not in seen],
-                ),
                 is_final,
             )
             differences.append(
@@ -184,18 +186,7 @@ def write(
             fingerprint=recordings.fingerprint,
             citation=recordings.citation,
         ),
-        protocol=Protocol(
-            name=plan.splitting.protocol,
-            split=_split_facts(plan.splitting.split, extracted.folds[0]),
-            folds=len(extracted.folds),
-            stratified_on=extracted.stratified_on,
-            validation_share=VALIDATION_SHARE,
-            normalise=plan.normalise,
-            seed=options.seed,
-            seeds=options.seeds,
-            interval=interval_words(recordings, options.seeds),
-            exported_fold=0,
-        ),
+        protocol=_protocol(inputs, plan, extracted),
         search=SearchFacts(
             preset=options.search,
             device=training_device(extracted.provider),
@@ -208,15 +199,78 @@ def write(
         export=ExportFacts(difference),
         provider=extracted.provider,
         notes=inputs.notes.said,
-        versions={
-            "python": platform.python_version(),
-            "onnxruntime": ort.__version__,
-            **{name: version(name) for name in _PACKAGES},
-        },
+        versions=_versions(),
         timings=inputs.timings,
     )
     write_json(folder / RESULT_FILE, result.to_json())
     return FinishedRun(folder, result)
+
+
+def _protocol(inputs: Inputs, plan: Plan, extracted: Extracted) -> Protocol:
+    options = inputs.options
+    return Protocol(
+        name=plan.splitting.protocol,
+        split=_split_facts(plan.splitting.split, extracted.folds[0]),
+        folds=len(extracted.folds),
+        stratified_on=extracted.stratified_on,
+        validation_share=VALIDATION_SHARE,
+        normalise=plan.normalise,
+        seed=options.seed,
+        seeds=options.seeds,
+        interval=interval_words(extracted.recordings, options.seeds),
+        exported_fold=0,
+    )
+
+
+def _card(
+    inputs: Inputs,
+    plan: Plan,
+    extracted: Extracted,
+    fits: Fits,
+    measured: Measured,
+    features: Sequence[Feature],
+    trained_on: TrainedOn,
+) -> Card:
+    """The card of a predictor that reads some of the layers."""
+    backbone, recordings = inputs.backbone, extracted.recordings
+    return Card(
+        predictor=fits.headline,
+        simulated=recordings.simulated,
+        units=recordings.units,
+        sites=list(recordings.site_ids),
+        regions=list(recordings.regions),
+        scores={
+            name: {
+                "nrp_error": asdict(region.nrp_error),
+                "noise_floor": region.noise_floor,
+                "recordings": recordings.name,
+            }
+            for name, region in measured.regions.items()
+        },
+        score_units=_units(plan, recordings),
+        trained_on=trained_on,
+        model=OfModel(backbone.path.name, backbone.sha256, backbone.n_parameters),
+        recordings=OfRecordings(
+            recordings.name,
+            recordings.fingerprint,
+            recordings.n_stimuli,
+            recordings.citation,
+            recordings.licence,
+        ),
+        protocol=asdict(_protocol(inputs, plan, extracted)),
+        layers={feature.layer.name: str(feature.reduction) for feature in features},
+        preprocessing=plan.preprocessing.to_json(),
+        run=sha256_of_json(plan.settings),
+        versions=_versions(),
+    )
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        "onnxruntime": ort.__version__,
+        **{name: version(name) for name in _PACKAGES},
+    }
 
 
 def _split_facts(name: str | None, fold: Fold) -> SplitFacts | None:
