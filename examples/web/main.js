@@ -41,6 +41,7 @@ async function open() {
   order = names.flatMap((name) => sites.map((_, site) => site).filter((site) => regions[site] === name));
   part("facts").textContent = `How ${counted(sites.length)} in ${names.join(" and ")} would respond to an image. Predictor: ${predictor.predictor}. The image stays on this machine.`;
   part("simulated").hidden = !simulated;
+  part("scores").textContent = `Held-out NRP-error, in ${predictor.score_units}, with 95 % interval: ${names.map(errorOf).join("; ")}.`;
   part("caption").textContent = `Rate of each site, in ${units}. Dashed: the mean of a region.`;
   part("unit").textContent = `Rate, in ${units}`;
   part("file").disabled = false;
@@ -89,6 +90,11 @@ function present(file, pixels, rates) {
   pointed = null;
   draw();
   state("shown", "");
+}
+
+function errorOf(region) {
+  const { value, ci95 } = predictor.scores[region].nrp_error;
+  return `${region} ${number(value, 0.001)} [${ci95.map((end) => number(end, 0.001)).join(", ")}]`;
 }
 
 const counted = (n) => `${n} ${n === 1 ? "site" : "sites"}`;

@@ -12,7 +12,7 @@ const BACKGROUND = "rgb(128 128 128)";
  * Open predictor.onnx and predictor.json.
  * @param {string} folder address of where they lie, which ends in a slash.
  * @returns {Promise<{sites: string[], regions: string[], units: string, simulated: boolean,
- *   predictor: string, predict: (pixels: ImageData) => Promise<Float32Array>}>}
+ *   predictor: string, scores: object, score_units: string, predict: (pixels: ImageData) => Promise<Float32Array>}>}
  */
 export async function openPredictor(folder) {
   const [facts, model] = await Promise.all([

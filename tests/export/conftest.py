@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 import torch
 from PIL import Image
@@ -94,20 +93,9 @@ def predictor_folder(
             "--search", search, "--layers", _LAYERS[kind], "--folds", 2, "--no-report",
         )  # fmt: skip
         assert scored.returncode == 0, scored.stderr
-        if not (run / "predictor.json").exists():
-            _write_sidecar(run)
         return run
 
     return made
-
-
-def _write_sidecar(run: Path) -> None:
-    """The metadata of predictor.onnx as predictor.json, for engines that cannot read them."""
-    entries = onnx.load(run / "predictor.onnx", load_external_data=False).metadata_props
-    found = {entry.key.removeprefix("nrp_onnx."): entry.value for entry in entries}
-    facts = {key: json.loads(found[key]) for key in ("sites", "regions", "scores", "simulated")}
-    facts |= {key: found[key] for key in ("units", "predictor")}
-    (run / "predictor.json").write_text(json.dumps(facts))
 
 
 @pytest.fixture(scope="module")

@@ -180,6 +180,12 @@ def test_the_page_shows_the_rates_of_an_image(
         browser.wait("document.body.dataset.state === 'ready'")
         assert "6 sites in V4 and IT" in browser.value(_text("facts"))
         assert browser.value("document.getElementById('simulated').hidden")
+        scored = json.loads((model.parent / "result.json").read_text())["regions"]
+        for region, score in scored.items():
+            error = score["nrp_error"]
+            low, high = error["ci95"]
+            text = f"{region} {error['value']:.3f} [{low:.3f}, {high:.3f}]"
+            assert text in browser.value(_text("scores"))
         # The order of the keyboard: the file, then the plot, which arrow keys walk through.
         browser.press("Tab")
         assert browser.value("document.activeElement.id") == "file"
