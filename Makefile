@@ -12,6 +12,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # An unreachable index costs a warning; pip then takes the build that it finds elsewhere.
 TORCH_FROM := $(if $(shell command -v nvidia-smi),,--retries 1 --extra-index-url https://download.pytorch.org/whl/cpu)
 
+# What the examples in JavaScript need.
+NPM := examples/node/node_modules/.stamp examples/web/node_modules/.stamp
+
 .PHONY: demo check test test-jax test-lowest lint docs bench clean
 
 demo: $(VENV)/.runtime
@@ -27,7 +30,7 @@ check: lint
 	$(PYTEST) -m 'not (slow or browser or cluster or tensorflow)'
 
 # All of it.
-test: lint test-jax
+test: lint test-jax $(NPM)
 	$(PYTEST)
 
 # In an environment of its own: jax2onnx brings the plain onnxruntime, which overwrites onnxruntime-gpu.
@@ -63,6 +66,11 @@ $(VENV)/.dev: $(VENV)/.runtime
 	$(PIP) install -q -c constraints.txt -e '.[dev,keras]'
 	touch $@
 
+# The scripts of these packages fetch builds for CUDA, which is not used.
+examples/%/node_modules/.stamp: examples/%/package.json examples/%/package-lock.json
+	npm ci --ignore-scripts --no-audit --no-fund --prefix examples/$*
+	touch $@
+
 $(VENV_JAX)/.dev: pyproject.toml constraints.txt constraints-jax.txt
 	test -x $(BIN_JAX)/python || $(PYTHON) -m venv $(VENV_JAX)
 	$(BIN_JAX)/python -m pip --disable-pip-version-check install -q --no-deps $(TORCH_FROM) -c constraints.txt torch
@@ -81,4 +89,4 @@ $(VENV_LOWEST)/.lowest: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV_JAX) $(VENV_LOWEST) build dist demo *.egg-info
+	rm -rf $(VENV) $(VENV_JAX) $(VENV_LOWEST) build dist demo *.egg-info examples/*/node_modules

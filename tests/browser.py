@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,14 +41,14 @@ class Page:
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
 
-    def open(self, path: Path, width: int, height: int = 900) -> None:
-        """Show a file in a window of that size, and wait until it has loaded."""
+    def open(self, page: Path | str, width: int, height: int = 900) -> None:
+        """Show a file, or an address, in a window of that size, and wait until it has loaded."""
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width, height=height, deviceScaleFactor=1, mobile=False,
         )  # fmt: skip
         self._seen.clear()
-        self.call("Page.navigate", url=path.resolve().as_uri())
+        self.call("Page.navigate", url=page if isinstance(page, str) else page.resolve().as_uri())
         while "Page.loadEventFired" not in self._seen:
             self._receive()
 
@@ -59,10 +60,29 @@ class Page:
         self.call("Emulation.setEmulatedMedia", media=media, features=listed)
 
     def value(self, expression: str) -> Any:
-        """What a JavaScript expression gives, as JSON."""
-        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        """What a JavaScript expression gives, as JSON; of a promise, what it comes to."""
+        answer = self.call(
+            "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
+        )
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
+
+    def wait(self, expression: str) -> None:
+        """Wait until a JavaScript expression is true."""
+        end = time.monotonic() + _SECONDS
+        while not self.value(expression):
+            assert time.monotonic() < end, f"not true after {_SECONDS} s: {expression}"
+            time.sleep(0.05)
+
+    def choose(self, selector: str, file: Path) -> None:
+        """Give a file to an input, as its dialogue does."""
+        found = self.call("Runtime.evaluate", expression=f"document.querySelector({selector!r})")
+        self.call("DOM.setFileInputFiles", files=[str(file)], objectId=found["result"]["objectId"])
+
+    def press(self, key: str) -> None:
+        """Press a key where the focus is."""
+        for event in ("keyDown", "keyUp"):
+            self.call("Input.dispatchKeyEvent", type=event, key=key, code=key)
 
     def screenshot(self, path: Path) -> None:
         """Write the whole page, also what is below the window, as PNG."""

@@ -81,6 +81,22 @@ def test_the_predictor_predicts_what_was_scored(desk: Path) -> None:
     np.testing.assert_allclose(list(row.values())[1:], rates[0], rtol=1e-4, atol=1e-5)
 
 
+def test_the_predictor_gives_the_rates_that_were_scored(desk: Path) -> None:
+    """Images of the first fold through predictor.onnx: the same as its head gave on stored activations."""
+    result = json.loads((desk / "run" / "result.json").read_text())
+    rows = pq.read_table(desk / "run" / "predictions.parquet").to_pylist()
+    scored = {row["stimulus_id"]: row[result["headline"]] for row in rows if row["fold"] == 0}
+    recordings = nrp_onnx.open_recordings("simulated:120")
+    paths = dict(zip(recordings.stimulus_ids, recordings.stimulus_paths, strict=True))
+    predictor = nrp_onnx.load_predictor(desk / "run" / "predictor.onnx", device="cpu")
+    rates = predictor.predict([paths[name] for name in scored])
+    expected = np.array(list(scored.values()))
+    assert expected.shape == (24, 256)
+    # Not in deviations of the predicted rates: those of some sites hardly vary.
+    deviation = np.nanstd([row["recorded"] for row in rows], axis=0)
+    assert (np.abs(rates - expected) / deviation).max() < 1e-3
+
+
 def test_weights_are_pruned(desk: Path) -> None:
     run = command("prune", "net.onnx", "--sparsity", 0.5, "-o", "pruned.onnx", cwd=desk)
     assert run.returncode == 0, run.stderr
