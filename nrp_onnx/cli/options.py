@@ -15,9 +15,6 @@ def _existing(path: Path) -> Path:
 
 
 Model = Annotated[Path, typer.Argument(help="An ONNX backbone.", callback=_existing)]
-PredictorFile = Annotated[
-    Path, typer.Argument(help="The predictor.onnx of a run.", callback=_existing)
-]
 Layers = Annotated[
     str, typer.Option(help="auto, or names or numbers of `nrp-onnx layers`, with commas.")
 ]

@@ -1,4 +1,4 @@
-"""The commands score, layers, predict and demo."""
+"""The commands score, layers and demo."""
 
 import json
 from dataclasses import asdict
@@ -13,7 +13,6 @@ from nrp_onnx.cli.options import (
     Engine,
     Layers,
     Model,
-    PredictorFile,
     Preprocess,
     RayAddress,
     Reduce,
@@ -162,31 +161,6 @@ def layers_command(model: Model, as_json: AsJson = False) -> None:
         print(json.dumps(rows, indent=2))
     else:
         print_table(layers_table(found))
-
-
-def predict_command(
-    predictor: PredictorFile,
-    images: Annotated[list[Path], typer.Argument(help="Image files.")],
-    out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="A Parquet file; else CSV on stdout.")
-    ] = None,
-    device: Device = "auto",
-) -> None:
-    """Predict the rates of every site for images.
-
-    Example: nrp-onnx predict runs/resnet50/predictor.onnx cat.png dog.png -o rates.parquet
-    """
-    from nrp_onnx.export.predict import load_predictor, write_rates
-
-    opened = load_predictor(predictor, device)
-    rates = opened.predict(images)
-    if out is not None:
-        write_rates(out, images, rates, opened)
-        print(f"{len(images)} images, {rates.shape[1]} sites, in {opened.units}: {out}")
-    else:
-        print(",".join(["image", *opened.sites]))
-        for image, row in zip(images, rates, strict=True):
-            print(",".join([str(image), *(f"{rate:.6g}" for rate in row)]))
 
 
 def demo_command(

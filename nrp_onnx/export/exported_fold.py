@@ -77,6 +77,7 @@ def export_fold(
         all_images: whether it is the one that is fitted to all images.
     """
     facts = {
+        "nrp_onnx.schema": "1",
         SITES_KEY: json.dumps(recordings.site_ids),
         UNITS_KEY: recordings.units,
         SCORES_KEY: {
