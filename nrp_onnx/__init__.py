@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         score,
     )
     from nrp_onnx.export.predict import Predictor, load_predictor
+    from nrp_onnx.export.scorer import ScorerResult, score_with
     from nrp_onnx.recordings.importers.arrays import import_arrays as import_recordings
     from nrp_onnx.recordings.recordings import Recordings
     from nrp_onnx.regressor import NrpRegressor
@@ -53,6 +54,7 @@ __all__ = [
     "Run",
     "RunError",
     "ScoreOptions",
+    "ScorerResult",
     "__version__",
     "compare",
     "convert",
@@ -62,6 +64,7 @@ __all__ = [
     "open_recordings",
     "open_run",
     "score",
+    "score_with",
 ]
 
 _API = "nrp_onnx.api"
@@ -75,6 +78,7 @@ _HOMES = {
     "Recordings": ("nrp_onnx.recordings.recordings", "Recordings"),
     "Run": (_API, "Run"),
     "ScoreOptions": ("nrp_onnx.scoring.options", "ScoreOptions"),
+    "ScorerResult": ("nrp_onnx.export.scorer", "ScorerResult"),
     "compare": (_API, "compare"),
     "convert": ("nrp_converters.convert", "convert"),
     "extract": (_API, "extract"),
@@ -83,6 +87,7 @@ _HOMES = {
     "open_recordings": (_API, "open_recordings"),
     "open_run": (_API, "open_run"),
     "score": (_API, "score"),
+    "score_with": ("nrp_onnx.export.scorer", "score_with"),
 }
 
 

@@ -27,8 +27,10 @@ from tests.command_line import assert_user_error, nrp_onnx
 PUBLIC = [
     "Activations", "Comparison", "DeviceError", "EngineError", "ExtractOptions", "ModelError",
     "NrpOnnxError", "NrpRegressor", "OptionError", "OutputError", "Predictor", "Recordings",
-    "RecordingsError", "Run", "RunError", "ScoreOptions", "__version__", "compare", "convert",
+    "RecordingsError", "Run", "RunError", "ScoreOptions", "ScorerResult", "__version__", "compare",
+    "convert",
     "extract", "import_recordings", "load_predictor", "open_recordings", "open_run", "score",
+    "score_with",
 ]  # fmt: skip
 
 
