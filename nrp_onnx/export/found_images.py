@@ -13,6 +13,7 @@ from nrp_onnx.activations.images import ImageFolder
 from nrp_onnx.decoding import Decoded, decode, is_hidden
 from nrp_onnx.errors import RecordingsError
 
+_GLOB = frozenset("*?[")
 _WANTED = "image files, folders or zips of them, or a glob such as 'photos/*.png'"
 
 
@@ -73,7 +74,7 @@ def _images_of(path: Path) -> Sequence[Path | ZippedImage]:
         return ImageFolder(path).stimulus_paths
     if path.is_file():
         return _images_of_zip(path) if _is_zip(path) else [path]
-    if not glob.has_magic(str(path)):
+    if not _GLOB & set(str(path)):
         raise RecordingsError("no such image", where=path, expected=_WANTED, found="nothing")
     matched = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
     files = [

@@ -46,7 +46,7 @@ class Predictor:
     def __init__(self, path: Path, device: str = "auto", notes: Notes | None = None) -> None:
         path = exported_file(path, "predictor.onnx")
         self._session, metadata = open_exported(
-            path, "predictor", (IMAGES,), (RATES,), device, notes or Notes()
+            path, "predictor", (IMAGES,), (RATES,), (SITES_KEY, UNITS_KEY), device, notes or Notes()
         )
         self.path = path
         self.sites: tuple[str, ...] = tuple(json.loads(metadata[SITES_KEY]))
@@ -122,6 +122,7 @@ def open_exported(
     what: str,
     inputs: Sequence[str],
     outputs: Sequence[str],
+    keys: Sequence[str],
     device: str,
     notes: Notes,
 ) -> tuple[Any, dict[str, str]]:
@@ -130,6 +131,7 @@ def open_exported(
     Args:
         what: ``predictor`` or ``scorer``, for errors.
         inputs, outputs: that it has, in their order.
+        keys: that its metadata have.
 
     Returns:
         ONNX Runtime's session, and the metadata.
@@ -149,7 +151,7 @@ def open_exported(
             fix="Update nrp-onnx, or score again with this version.",
         )
     names = [[value.name for value in values] for values in (proto.graph.input, proto.graph.output)]
-    missing = [key for key in (SITES_KEY, UNITS_KEY) if key not in metadata]
+    missing = [key for key in keys if key not in metadata]
     if names != [list(inputs), list(outputs)] or missing:
         raise ModelError(
             f"this is no {what}",

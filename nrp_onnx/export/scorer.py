@@ -183,9 +183,14 @@ class Scorer:
     def __init__(self, path: Path, device: str = "auto", notes: Notes | None = None) -> None:
         self.path = path = exported_file(path, SCORER)
         self._session, metadata = open_exported(
-            path, "scorer", (IMAGES, RECORDED), (RATES, NRP_ERROR, N_RECORDED), device,
+            path,
+            "scorer",
+            (IMAGES, RECORDED),
+            (RATES, NRP_ERROR, N_RECORDED),
+            (SITES_KEY, REGIONS_KEY, UNITS_KEY, REGION_NAMES_KEY, SCORE_UNITS_KEY),
+            device,
             notes or Notes(),
-        )  # fmt: skip
+        )
         self.sites: tuple[str, ...] = tuple(json.loads(metadata[SITES_KEY]))
         self.regions: tuple[str, ...] = tuple(json.loads(metadata[REGIONS_KEY]))
         self.region_names: tuple[str, ...] = tuple(json.loads(metadata[REGION_NAMES_KEY]))

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 import nrp_onnx as nrp
+from nrp_onnx.decoding import Decoded
 from nrp_onnx.export.rates_file import rates_file
 from tests.command_line import assert_user_error, nrp_onnx
 
@@ -194,6 +195,28 @@ def test_files_of_another_kind_or_version_are_refused(desk: Path, tmp_path: Path
     (tmp_path / "text.onnx").write_text("no model")
     assert_user_error(nrp_onnx("predict", tmp_path / "text.onnx", image), "cannot be read as ONNX")
     assert_user_error(nrp_onnx("predict", tmp_path, image), tmp_path, "has no predictor.onnx")
+
+
+class _Counted:
+    """An image that says when it is decoded."""
+
+    def __init__(self, decoded: list["_Counted"]) -> None:
+        self.done = decoded
+
+    def decoded(self) -> Decoded:
+        self.done.append(self)
+        return Decoded(np.zeros((32, 32, 3), np.uint8), "RGB", 8, transparent=False, turned=False)
+
+
+def test_few_images_are_decoded_at_a_time(desk: Path) -> None:
+    predictor, decoded = nrp.load_predictor(desk / "run"), list[_Counted]()
+    blocks = predictor.blocks([_Counted(decoded) for _ in range(1000)])
+    seen = 0
+    for block in blocks:
+        seen += len(block)
+        assert len(block) <= 16
+        assert seen <= len(decoded) <= seen + 32
+    assert seen == len(decoded) == 1000
 
 
 class _Sites:
