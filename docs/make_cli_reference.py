@@ -16,7 +16,8 @@ _HEAD = """# Command line
 
 Made from the commands by `make docs`: change their help, not this page. Each command says the same with
 `--help`. Results go to stdout, progress and notes to stderr. The exit code is 0 on success, and 2 with one
-line on what to do where something that was given is wrong.
+line on what to do where something that was given is wrong. `--fail-above` and `--fail-if-worse` exit with 1, after
+a line on stderr for each region that fails: [examples/ci](../examples/ci/README.md).
 """
 
 

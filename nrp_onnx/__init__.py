@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     )
     from nrp_onnx.export.card import Card, read_card
     from nrp_onnx.export.predict import Predictor, load_predictor
+    from nrp_onnx.export.scorer import ScorerResult, score_with
     from nrp_onnx.recordings.importers.arrays import import_arrays as import_recordings
     from nrp_onnx.recordings.recordings import Recordings
     from nrp_onnx.regressor import NrpRegressor
@@ -55,6 +56,7 @@ __all__ = [
     "Run",
     "RunError",
     "ScoreOptions",
+    "ScorerResult",
     "__version__",
     "compare",
     "convert",
@@ -65,6 +67,7 @@ __all__ = [
     "open_run",
     "read_card",
     "score",
+    "score_with",
 ]
 
 _API = "nrp_onnx.api"
@@ -79,6 +82,7 @@ _HOMES = {
     "Recordings": ("nrp_onnx.recordings.recordings", "Recordings"),
     "Run": (_API, "Run"),
     "ScoreOptions": ("nrp_onnx.scoring.options", "ScoreOptions"),
+    "ScorerResult": ("nrp_onnx.export.scorer", "ScorerResult"),
     "compare": (_API, "compare"),
     "convert": ("nrp_converters.convert", "convert"),
     "extract": (_API, "extract"),
@@ -88,6 +92,7 @@ _HOMES = {
     "open_run": (_API, "open_run"),
     "read_card": ("nrp_onnx.export.card", "read_card"),
     "score": (_API, "score"),
+    "score_with": ("nrp_onnx.export.scorer", "score_with"),
 }
 
 

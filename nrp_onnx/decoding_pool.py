@@ -6,15 +6,21 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol
 
 import numpy as np
 
 from nrp_onnx.decoding import BACKGROUND, Decoded, decode
 from nrp_onnx.errors import RecordingsError
-from nrp_onnx.image_sets import StoredImage
 
 #: A place in a list of image files, and its image as uint8 RGB (height, width, 3).
 PlacedImage = tuple[int, np.ndarray]
+
+
+class EncodedImage(Protocol):
+    """An image inside another file, such as `nrp_onnx.image_sets.StoredImage`."""
+
+    def decoded(self) -> Decoded: ...
 
 
 class DecodedImages:
@@ -32,7 +38,7 @@ class DecodedImages:
     """
 
     def __init__(
-        self, paths: Sequence[Path | StoredImage], skip_bad: bool = False, ahead: int = 2
+        self, paths: Sequence[Path | EncodedImage], skip_bad: bool = False, ahead: int = 2
     ) -> None:
         self.skipped: list[int] = []
         self.n_transparent = self.n_turned = 0
@@ -101,7 +107,7 @@ class DecodedImages:
         return said
 
 
-def _decoded(image: Path | StoredImage) -> Decoded:
+def _decoded(image: Path | EncodedImage) -> Decoded:
     return decode(image, image) if isinstance(image, Path) else image.decoded()
 
 

@@ -90,6 +90,28 @@ def check_model_file(path: Path) -> None:
         )
 
 
+def exported_file(path: Path, name: str) -> Path:
+    """The file of an exported model: a file as it is, or ``name`` in the folder of a run.
+
+    No package is imported for that.
+
+    Raises:
+        ModelError: if there is no such file, or none of that name in the folder.
+    """
+    if not path.is_dir():
+        check_model_file(path)
+        return path
+    if not (path / name).is_file():
+        raise ModelError(
+            f"the folder has no {name}",
+            where=path,
+            expected=f"the folder of a finished run, or the path of a {name}",
+            found="none",
+            fix="Give what nrp-onnx score wrote to.",
+        )
+    return path / name
+
+
 def safe_name(text: str) -> str:
     """``text`` as the name of a file: letters, digits and ``._-``; a dash for anything else."""
     return "".join(char if char.isalnum() or char in "._-" else "-" for char in text)

@@ -27,9 +27,9 @@ from tests.command_line import assert_user_error, nrp_onnx
 PUBLIC = [
     "Activations", "Card", "Comparison", "DeviceError", "EngineError", "ExtractOptions", "ModelError",
     "NrpOnnxError", "NrpRegressor", "OptionError", "OutputError", "Predictor", "Recordings",
-    "RecordingsError", "Run", "RunError", "ScoreOptions", "__version__", "compare", "convert",
-    "extract", "import_recordings", "load_predictor", "open_recordings", "open_run", "read_card",
-    "score",
+    "RecordingsError", "Run", "RunError", "ScoreOptions", "ScorerResult", "__version__", "compare",
+    "convert", "extract", "import_recordings", "load_predictor", "open_recordings", "open_run",
+    "read_card", "score", "score_with",
 ]  # fmt: skip
 
 

@@ -11,9 +11,10 @@ import typer
 
 from nrp_onnx.cli.convert import convert_command, prune_command
 from nrp_onnx.cli.extract import doctor_command, extract_command
+from nrp_onnx.cli.predict import predict_command
 from nrp_onnx.cli.recordings import recordings_app
 from nrp_onnx.cli.report import compare_command, report_command
-from nrp_onnx.cli.score import demo_command, layers_command, predict_command, score_command
+from nrp_onnx.cli.score import demo_command, layers_command, score_command
 from nrp_onnx.cli.show import show_command
 from nrp_onnx.cli.study import study_app
 from nrp_onnx.errors import NrpOnnxError

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from nrp_onnx.cli.options import fail
+
 
 def report_command(
     runs: Annotated[list[Path], typer.Argument(help="Output folders of score.", metavar="RUN...")],
@@ -31,6 +33,14 @@ def compare_command(
         Path | None, typer.Option("-o", "--out", help="Write the leaderboard to a CSV file.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    fail_if_worse: Annotated[
+        bool,
+        typer.Option(
+            "--fail-if-worse",
+            help="Exit with 1 where the last run is worse than the first in a region: the 95 % "
+            "interval of their paired difference lies above 0.",
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")] = False,
 ) -> None:
     """Compare runs on the same recordings: differences of the NRP-error, paired by image and site.
@@ -40,6 +50,7 @@ def compare_command(
     from nrp_onnx.report.comparison import leaderboard_table, pairs_table, write_leaderboard
     from nrp_onnx.report.terminal import print_table
     from nrp_onnx.scoring.comparison import compare_runs
+    from nrp_onnx.scoring.gates import regions_worse
     from nrp_onnx.scoring.run import read_run
 
     comparison = compare_runs([read_run(folder) for folder in runs], seed)
@@ -50,3 +61,5 @@ def compare_command(
     else:
         print_table(leaderboard_table(comparison))
         print_table(pairs_table(comparison))
+    if fail_if_worse:
+        fail(regions_worse(comparison, str(runs[0]), str(runs[-1])))

@@ -1,9 +1,9 @@
-"""The commands score, layers, predict and demo."""
+"""The commands score, layers and demo."""
 
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,18 +11,32 @@ from nrp_onnx.cli.options import (
     AsJson,
     Device,
     Engine,
+    FailAbove,
     Layers,
     Model,
-    PredictorFile,
     Preprocess,
     RayAddress,
     Reduce,
+    ScoredModel,
+    ScorerFile,
     SkipBadStimuli,
+    fail,
+)
+from nrp_onnx.errors import OptionError
+
+if TYPE_CHECKING:
+    from nrp_onnx.scoring.options import ScoreOptions
+
+#: Parameters of score that mean something where nothing is trained.
+_BESIDE_SCORER = frozenset(
+    ("scorer", "recordings", "out", "seed", "device", "fail_above", "as_json")
 )
 
 
 def score_command(
-    model: Model,
+    context: typer.Context,
+    model: ScoredModel = None,
+    scorer: ScorerFile = None,
     recordings: Annotated[
         str | None,
         typer.Option(
@@ -32,7 +46,12 @@ def score_command(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--out", help="Output folder. [default: runs/MODEL-RECORDINGS]"),
+        typer.Option(
+            "-o",
+            "--out",
+            help="Output folder; beside --with a JSON file, or none. "
+            "[default: runs/MODEL-RECORDINGS]",
+        ),
     ] = None,
     layers: Layers = "auto",
     reduce: Reduce = "auto",
@@ -98,16 +117,28 @@ def score_command(
     engine: Engine = "local",
     ray_address: RayAddress = None,
     report: Annotated[bool, typer.Option(help="Write report.html into the output folder.")] = True,
+    fail_above: FailAbove = None,
     as_json: AsJson = False,
 ) -> None:
     """Score a backbone: its NRP-error on neural recordings.
 
     Example: nrp-onnx score resnet50.onnx --recordings my_recordings -o runs/resnet50
+
+    Example: nrp-onnx score --with runs/resnet50 --recordings monday --fail-above 0.6
     """
-    from nrp_onnx.api import score_with
-    from nrp_onnx.report.terminal import print_table, score_table
+    if scorer is not None:
+        _check_untrained(context)
+        errors = _score_with(scorer, recordings, out, device, seed, as_json)
+        _fail_above(errors, fail_above)
+        return
+    if model is None:
+        raise OptionError(
+            "no model is given",
+            where="MODEL",
+            expected="the path of an ONNX backbone, or --with scorer.onnx",
+            found="none",
+        )
     from nrp_onnx.scoring.options import ScoreOptions
-    from nrp_onnx.scoring.run_folder import REPORT_FILE
 
     options = ScoreOptions(
         layers=layers,
@@ -132,6 +163,21 @@ def score_command(
         ray_address=ray_address,
         report=report,
     )
+    _fail_above(_score(model, recordings, out, options, as_json), fail_above)
+
+
+def _score(
+    model: Path,
+    recordings: str | None,
+    out: Path | None,
+    options: "ScoreOptions",
+    as_json: bool,
+) -> dict[str, float]:
+    """Train, score, print; the NRP-error of each region."""
+    from nrp_onnx.api import score_with
+    from nrp_onnx.report.terminal import print_table, score_table
+    from nrp_onnx.scoring.run_folder import REPORT_FILE
+
     run = score_with(model, recordings, out, options)
     if as_json:
         content = {**run.result.to_json(), "folder": str(run.folder)}
@@ -139,8 +185,63 @@ def score_command(
     else:
         print_table(score_table(run.result))
         print(f"Files: {run.folder}")
-        if report:
+        if options.report:
             print(f"Report: {run.folder / REPORT_FILE}")
+    return {name: found.nrp_error.value for name, found in run.regions.items()}
+
+
+def _score_with(
+    scorer: Path,
+    recordings: str | None,
+    out: Path | None,
+    device: str,
+    seed: int,
+    as_json: bool,
+) -> dict[str, float]:
+    """Score with an exported scorer, print; the NRP-error of each region."""
+    from nrp_onnx.export.scorer import scored_recordings
+    from nrp_onnx.files import write_json
+    from nrp_onnx.notes import Notes
+    from nrp_onnx.report.terminal import print_table, scorer_table
+
+    found = scored_recordings(scorer, recordings, device, seed, Notes())
+    if out is not None:
+        write_json(out, found.to_json())
+    if as_json:
+        print(json.dumps(found.to_json(), indent=2, ensure_ascii=False))
+    else:
+        print_table(scorer_table(found))
+        if out is not None:
+            print(f"File: {out}")
+    return {name: region.nrp_error for name, region in found.regions.items()}
+
+
+def _check_untrained(context: typer.Context) -> None:
+    """Refuse a model and what only training takes beside --with."""
+    of_training = [
+        parameter.opts[0] if parameter.opts[0].startswith("-") else str(parameter.name).upper()
+        for parameter in context.command.params
+        if parameter.name not in _BESIDE_SCORER
+        and (source := context.get_parameter_source(str(parameter.name))) is not None
+        and source.name == "COMMANDLINE"
+    ]
+    if of_training:
+        raise OptionError(
+            "nothing is trained with a scorer",
+            where="--with",
+            expected="beside it --recordings, -o, --seed, --device, --fail-above and --json alone",
+            found=", ".join(of_training),
+            fix="Leave these out.",
+        )
+
+
+def _fail_above(errors: dict[str, float], bound: float | None) -> None:
+    """Exit with 1 where an error is over the bound, a line each; stdout may hold JSON."""
+    if bound is None:
+        return
+    from nrp_onnx.scoring.gates import regions_above
+
+    fail(regions_above(errors, bound))
 
 
 def layers_command(model: Model, as_json: AsJson = False) -> None:
@@ -162,31 +263,6 @@ def layers_command(model: Model, as_json: AsJson = False) -> None:
         print(json.dumps(rows, indent=2))
     else:
         print_table(layers_table(found))
-
-
-def predict_command(
-    predictor: PredictorFile,
-    images: Annotated[list[Path], typer.Argument(help="Image files.")],
-    out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="A Parquet file; else CSV on stdout.")
-    ] = None,
-    device: Device = "auto",
-) -> None:
-    """Predict the rates of every site for images.
-
-    Example: nrp-onnx predict runs/resnet50/predictor.onnx cat.png dog.png -o rates.parquet
-    """
-    from nrp_onnx.export.predict import load_predictor, write_rates
-
-    opened = load_predictor(predictor, device)
-    rates = opened.predict(images)
-    if out is not None:
-        write_rates(out, images, rates, opened)
-        print(f"{len(images)} images, {rates.shape[1]} sites, in {opened.units}: {out}")
-    else:
-        print(",".join(["image", *opened.sites]))
-        for image, row in zip(images, rates, strict=True):
-            print(",".join([str(image), *(f"{rate:.6g}" for rate in row)]))
 
 
 def demo_command(

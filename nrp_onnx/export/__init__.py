@@ -9,16 +9,19 @@ if TYPE_CHECKING:
     from nrp_onnx.export.exported_fold import check_exported_head, export_fold
     from nrp_onnx.export.folded_head import FoldedHead, fold_head
     from nrp_onnx.export.predict import Predictor, load_predictor
+    from nrp_onnx.export.scorer import ScorerResult, score_with
 
 __all__ = [
     "Card",
     "FoldedHead",
     "Predictor",
+    "ScorerResult",
     "check_exported_head",
     "export_fold",
     "fold_head",
     "load_predictor",
     "read_card",
+    "score_with",
 ]
 
 __getattr__, __dir__, _ = lazy_loader.attach(
@@ -28,5 +31,6 @@ __getattr__, __dir__, _ = lazy_loader.attach(
         "exported_fold": ["check_exported_head", "export_fold"],
         "folded_head": ["FoldedHead", "fold_head"],
         "predict": ["Predictor", "load_predictor"],
+        "scorer": ["ScorerResult", "score_with"],
     },
 )

@@ -15,6 +15,7 @@ from nrp_onnx.errors import ModelError
 
 #: Of the keys of the metadata.
 PREFIX = "nrp_onnx."
+SCORES_KEY, TRAINED_ON_KEY = f"{PREFIX}scores", f"{PREFIX}trained_on"
 #: Of the card's form; a file with a larger number was made by a newer version.
 CARD_SCHEMA = 1
 _ENDINGS = (".onnx", ".json")

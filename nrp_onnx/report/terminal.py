@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nrp_onnx.backbone.layers import Layer
+from nrp_onnx.bootstrap import N_RESAMPLES
 from nrp_onnx.report.words import (
     NOT_BETWEEN_RECORDINGS,
     base_predictors,
@@ -20,6 +21,7 @@ from nrp_onnx.statistics import Interval
 
 if TYPE_CHECKING:
     from nrp_onnx.activations.classes import Photograph
+    from nrp_onnx.export.scorer import ScorerResult
 
 
 def _number(value: float | None) -> str:
@@ -124,6 +126,27 @@ def _add_ood(table: Table, result: Result, found: RegionScore, some_calibrated: 
         difference_with_interval(ood.drop, ood.drop_ci95),
         "less the test",
     )
+
+
+def scorer_table(result: "ScorerResult") -> Table:
+    """The NRP-error of each region by an exported scorer; SIMULATED where it is."""
+    simulated = "  SIMULATED" if result.simulated else ""
+    title = _plain(f"{result.scorer} on {result.recordings}{simulated}")
+    title.append(f"\nNRP-error {_number(result.nrp_error)} {result.units}")
+    table = Table(
+        title=title,
+        caption=f"in {result.units}; {result.n_images:,} images, nothing is trained; intervals: 95 %, "
+        f"bootstrap over images and sites, {N_RESAMPLES} resamples",
+    )
+    table.add_column("region")
+    for heading in ("NRP-error", "95 %", "sites", "responses"):
+        table.add_column(heading, justify="right")
+    for name, found in result.regions.items():
+        low, high = found.ci95
+        interval = f"{low:.3f} to {high:.3f}"
+        n_sites, n_recorded = f"{found.n_sites:,}", f"{found.n_recorded:,}"
+        table.add_row(_plain(name), _number(found.nrp_error), interval, n_sites, n_recorded)
+    return table
 
 
 def layers_table(layers: list[Layer]) -> Table:

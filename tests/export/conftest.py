@@ -1,4 +1,4 @@
-"""Two predictors and pictures of many sizes, for the engines and the examples that run them."""
+"""Predictors that several modules export from, and pictures of many sizes."""
 
 from __future__ import annotations
 
@@ -32,6 +32,20 @@ _SEARCHES = {
     "transformer": {"sizes": [[8, 6]], "members": 2},
 }  # fmt: skip
 _LAYERS = {"convolutional": "2,5", "transformer": "attention,mlp"}
+
+
+@pytest.fixture(scope="session")
+def run_folder(
+    model_path: Path, recordings_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The small recordings, a fifth of them held out once."""
+    out = tmp_path_factory.mktemp("exported") / "run"
+    run = nrp_onnx(
+        "score", model_path, "--recordings", recordings_folder, "-o", out, "--search", "quick",
+        "--protocol", "paper", "--no-report",
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    return out
 
 
 @pytest.fixture(scope="session")
