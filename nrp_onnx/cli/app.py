@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from nrp_onnx.cli.convert import convert_command, prune_command
+from nrp_onnx.cli.export import export_command
 from nrp_onnx.cli.extract import doctor_command, extract_command
 from nrp_onnx.cli.predict import predict_command
 from nrp_onnx.cli.recordings import recordings_app
@@ -40,6 +41,7 @@ app.command("score")(score_command)
 app.command("layers")(layers_command)
 app.command("predict")(predict_command)
 app.command("show")(show_command)
+app.command("export")(export_command)
 app.command("demo")(demo_command)
 app.add_typer(recordings_app, name="recordings")
 app.add_typer(study_app, name="study")

@@ -57,6 +57,24 @@ class OfRecordings:
 
 
 @dataclass(frozen=True)
+class Variant:
+    """How a smaller predictor differs from the one that it was made of.
+
+    Attributes:
+        what: was changed, in words.
+        n_images: that both were run on: images that it was not fitted to.
+        largest_change_sd: of a rate, in standard deviations of its site's rates.
+        nrp_error_before, nrp_error: by region, on these images, in units of the score.
+    """
+
+    what: str
+    n_images: int
+    largest_change_sd: float
+    nrp_error_before: dict[str, float]
+    nrp_error: dict[str, float]
+
+
+@dataclass(frozen=True)
 class Card:
     """What a predictor is.
 
@@ -75,6 +93,7 @@ class Card:
         preprocessing: as in result.json; it is part of the graph.
         run: SHA-256 of the settings of the score.
         versions: of Python and of packages.
+        variant: of a smaller predictor; None of the one that was scored.
     """
 
     predictor: str
@@ -93,6 +112,7 @@ class Card:
     run: str
     versions: dict[str, str]
     schema: int = CARD_SCHEMA
+    variant: Variant | None = None
 
     def metadata(self) -> dict[str, str]:
         """Keys and texts for an ONNX model: a text as it is, anything else as JSON."""
@@ -100,6 +120,7 @@ class Card:
         return {
             f"{PREFIX}{key}": value if isinstance(value, str) else json.dumps(value)
             for key, value in content.items()
+            if value is not None
         }
 
     def lines(self) -> list[tuple[str, str]]:
@@ -125,6 +146,18 @@ class Card:
                     f"NRP-error {name}",
                     f"{error['value']:.3f} [{low:.3f}, {high:.3f}] {self.score_units}, held out; "
                     f"noise floor {noise}",
+                )
+            )
+        if self.variant is not None:
+            errors = ", ".join(
+                f"{name} {self.variant.nrp_error_before[name]:.4f} -> {error:.4f}"
+                for name, error in self.variant.nrp_error.items()
+            )
+            found.append(
+                (
+                    "variant",
+                    f"{self.variant.what}; on {self.variant.n_images:,} images rates move by at most "
+                    f"{self.variant.largest_change_sd:.2g} sd, NRP-error {errors}",
                 )
             )
         return [
