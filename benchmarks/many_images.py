@@ -3,6 +3,7 @@
 python benchmarks/many_images.py            growth from 5,000 to 20,000 images
 python benchmarks/many_images.py tvsd       22,248 train images shown once, 100 test images 30 times, 1,024 sites
 python benchmarks/many_images.py triple-n   1,000 images, 21,059 sites, five folds, --search quick
+python benchmarks/many_images.py ridge      ridge alone beside those of scikit-learn and himalaya
 
 Activations and responses are random numbers in the shapes of real ones: five layers of 7 x 7 positions
 and 128 channels; a site sees a Gaussian of one layer. Images are not decoded: extraction is measured
@@ -218,7 +219,50 @@ def measure(names: list[str], folder: Path) -> list[dict[str, object]]:
     return found
 
 
+def ridge(n: int = 20000, n_features: int = 2045, n_sites: int = 1024) -> None:
+    """Ridge of one decomposition, alpha a site from the same grid, beside other people's."""
+    from himalaya.ridge import RidgeCV as HimalayaRidgeCV
+    from sklearn.linear_model import RidgeCV
+
+    from nrp_onnx.predictor.primal_ridge import Features
+    from nrp_onnx.predictor.ridge import ALPHAS, Responses
+
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((n, n_features), dtype=np.float32) / np.arange(1, n_features + 1) ** 0.5
+    y = x @ rng.standard_normal((n_features, n_sites)) + 2 * rng.standard_normal((n, n_sites))
+    x -= x.mean(axis=0)
+    y -= y.mean(axis=0)
+    alphas = ALPHAS * float(np.square(x).sum(axis=1).mean())
+
+    def own() -> np.ndarray:
+        of = Features.of(x, np.arange(n))
+        return of.ridge(Responses.of(y, of.spectrum)).weights
+
+    def of_scikit_learn() -> np.ndarray:
+        model = RidgeCV(alphas, alpha_per_target=True, fit_intercept=False)
+        return model.fit(x.astype(np.float64), y).coef_.T
+
+    def of_himalaya() -> np.ndarray:
+        return HimalayaRidgeCV(alphas, fit_intercept=False, cv=5).fit(x, y.astype(np.float32)).coef_
+
+    times, found = {}, {}
+    for name, fit in (("own", own), ("scikit-learn", of_scikit_learn), ("himalaya", of_himalaya)):
+        start = time.perf_counter()
+        found[name] = np.asarray(fit())
+        times[name] = round(time.perf_counter() - start, 1)
+        apart = np.abs(x[:1000] @ (found[name] - found["own"])).max() / y.std()
+        print(
+            json.dumps({"ridge": name, "seconds": times[name], "apart_sd": float(apart)}),
+            flush=True,
+        )
+    for name in ("scikit-learn", "himalaya"):
+        print(f"{name}: {times[name] / times['own']:.1f} times as long")
+
+
 def main() -> None:
+    if sys.argv[1:] == ["ridge"]:
+        ridge()
+        return
     if sys.argv[1:2] == ["--one"]:
         run_case(sys.argv[2], Path(sys.argv[3]))
         return
