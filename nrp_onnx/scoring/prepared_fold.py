@@ -346,7 +346,7 @@ def _with_masked(
     """The fold with the masked fits; the kernel ridge of the recorded responses is the path."""
     fold, collected = prepared.fold, _Collected(plan, prepared)
     train, new, n_sites = fold.train, fold.new, prepared.targets.shape[1]
-    y = _all_variants(prepared, collected.blocks())
+    y = prepared.variants() if plan.primal is None else _all_variants(prepared, collected.blocks())
     n_variants = y.shape[1] // n_sites
     most = len(MASKS) if plan.primal is None else plan.primal.views
     views = choose_views(seen, y, train, n_variants, most)
@@ -385,9 +385,7 @@ def _with_masked(
 
 
 def _all_variants(prepared: PreparedFold, blocks: Sequence[np.ndarray]) -> np.ndarray:
-    """`PreparedFold.variants`, made of blocks of sites; float32 where there are several."""
-    if len(blocks) == 1:
-        return prepared.variants()
+    """`PreparedFold.variants` in float32, made of blocks of sites."""
     n_sites = prepared.targets.shape[1]
     n_variants = 1 if prepared.root is None else 2
     y = np.empty((len(prepared.fold.train), n_variants * n_sites), np.float32)
