@@ -232,7 +232,7 @@ def test_errors_of_python_users(tmp_path: Path) -> None:
         nrp.open_run(tmp_path)
     with pytest.raises(nrp.OptionError, match="expected two or more"):
         nrp.compare([])
-    with pytest.raises(nrp.ModelError, match="no such predictor"):
+    with pytest.raises(nrp.ModelError, match="no such model file"):
         nrp.load_predictor(tmp_path / "none.onnx")
 
 

@@ -14,7 +14,10 @@ def show_command(
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")] = False,
 ) -> None:
-    """Print what an exported predictor is: model, recordings, sites, scores, which images it saw."""
+    """Print what an exported predictor is: model, recordings, sites, scores, which images it saw.
+
+    Example: nrp-onnx show runs/model/predictor.onnx
+    """
     from dataclasses import asdict
 
     from nrp_onnx.export.card import read_card
