@@ -12,7 +12,7 @@ from nrp_onnx.statistics import Interval, PairedDifference
 
 SCHEMA_VERSION = 1
 #: Of the numbers: raised with every change of the code that changes a score of the same inputs.
-ALGORITHM_VERSION = 3
+ALGORITHM_VERSION = 4
 
 
 @dataclass(frozen=True)
