@@ -15,8 +15,9 @@ from nrp_onnx.errors import ModelError
 
 #: Of the keys of the metadata.
 PREFIX = "nrp_onnx."
-SCORES_KEY, TRAINED_ON_KEY = f"{PREFIX}scores", f"{PREFIX}trained_on"
-#: Of the card's form; a file with a larger number was made by a newer version.
+SCHEMA_KEY, SCORES_KEY = f"{PREFIX}schema", f"{PREFIX}scores"
+TRAINED_ON_KEY = f"{PREFIX}trained_on"
+#: Of the form of cards and exported models: a file with a larger number was made by a newer version.
 CARD_SCHEMA = 1
 _ENDINGS = (".onnx", ".json")
 

@@ -13,6 +13,7 @@ from nrp_onnx.backbone.feature_graph import IMAGES
 from nrp_onnx.backbone.model import read_onnx
 from nrp_onnx.decoding_pool import DecodedImages, EncodedImage
 from nrp_onnx.errors import ModelError, OptionError, words_of_python
+from nrp_onnx.export.card import CARD_SCHEMA, SCHEMA_KEY
 from nrp_onnx.export.found_images import find_images
 from nrp_onnx.files import exported_file
 from nrp_onnx.notes import Notes
@@ -20,8 +21,6 @@ from nrp_onnx.notes import Notes
 #: The output of a predictor, and what its metadata say.
 RATES = "rates"
 SITES_KEY, REGIONS_KEY, UNITS_KEY = "nrp_onnx.sites", "nrp_onnx.regions", "nrp_onnx.units"
-#: Which keys and tensors a file has; a file without it is of the first schema.
-SCHEMA_KEY, SCHEMA = "nrp_onnx.schema", "1"
 
 _BATCH = 16
 
@@ -142,11 +141,11 @@ def open_exported(
     """
     proto = read_onnx(path)  # refuses data from outside its folder
     metadata = {entry.key: entry.value for entry in proto.metadata_props}
-    if (schema := metadata.get(SCHEMA_KEY, SCHEMA)) != SCHEMA:
+    if (schema := metadata.get(SCHEMA_KEY, str(CARD_SCHEMA))) != str(CARD_SCHEMA):
         raise ModelError(
             f"the {what} is made by a newer version of nrp-onnx",
             where=path,
-            expected=f"{SCHEMA_KEY} {SCHEMA}",
+            expected=f"{SCHEMA_KEY} {CARD_SCHEMA}",
             found=schema,
             fix="Update nrp-onnx, or score again with this version.",
         )
