@@ -1,5 +1,7 @@
 """Fits on features, for many images, against fits on inner products of the images and scikit-learn."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from sklearn.linear_model import RidgeCV
@@ -18,6 +20,7 @@ from nrp_onnx.predictor.memory import choose_sizes, parse_budget, primal_sizes
 from nrp_onnx.predictor.nystroem import draw_landmarks
 from nrp_onnx.predictor.primal_baselines import JoinedFeatures, KernelOnFeatures, LinearOnFeatures
 from nrp_onnx.predictor.ridge import ALPHAS
+from nrp_onnx.predictor.rows_on_disk import RowsOnDisk
 
 N, TRAIN, NEW = 240, np.arange(200), np.arange(200, 240)
 
@@ -143,6 +146,38 @@ def maps() -> SeenLayer:
     smooth = rng.standard_normal((N, 8, 4, 4)).repeat(2, axis=2).repeat(2, axis=3)
     x = smooth + 0.5 * rng.standard_normal(smooth.shape)
     return SeenLayer(LoadedLayer(x.reshape(N, -1).astype(np.float32)), Grid(8, 8, 8, True))
+
+
+def test_coordinates_on_disk_are_those_in_memory(
+    maps: SeenLayer, layers: list[np.ndarray], tmp_path: Path
+) -> None:
+    given = LoadedLayer(layers[1])
+
+    def channels(folder: Path | None) -> np.ndarray | RowsOnDisk:
+        return fit_channels(maps, TRAIN, 8, 8, folder).coordinates
+
+    def directions(folder: Path | None) -> np.ndarray | RowsOnDisk:
+        return fit_sampled_basis(given, TRAIN, TRAIN, 20, folder).coordinates
+
+    for fit in (channels, directions):
+        on_disk = fit(tmp_path)
+        assert isinstance(on_disk, RowsOnDisk)
+        np.testing.assert_array_equal(np.asarray(on_disk), fit(None))
+
+
+def test_sites_share_no_more_masks_than_they_may(maps: SeenLayer) -> None:
+    """Each site keeps the mask of least error among those that are left."""
+    rng = np.random.default_rng(6)
+    bases = [fit_channels(maps, TRAIN, 8, 8)]
+    x = np.asarray(maps.activations.read(np.arange(N)), float).reshape(N, 8, 8, 8)
+    y = x[:, 0, ::2, ::2].reshape(N, -1) + 0.3 * rng.standard_normal((N, 16))
+    free = choose_views(bases, y[TRAIN], TRAIN)
+    capped = choose_views(bases, y[TRAIN], TRAIN, most=3)
+    assert len(set(free)) > 3
+    assert len(set(capped)) == 3
+    assert set(capped) <= set(free)
+    stays = [one == other for one, other in zip(free, capped, strict=True) if one in set(capped)]
+    assert all(stays)
 
 
 def test_masked_fits_by_all_landmarks_are_the_exact_ones(maps: SeenLayer) -> None:
